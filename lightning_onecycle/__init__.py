@@ -1,0 +1,1 @@
+"""Leslie Smith's 1cycle policy for PyTorch Lightning."""

@@ -1,0 +1,39 @@
+"""Refuse a bad value where it is given: the argument, the rule and the value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound=str)
+
+
+def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> float:
+    """Return ``value`` as a float, or raise ``ValueError``: ``name must be <rule>, got <value>``.
+
+    Anything that converts to a float without loss of meaning is taken (NumPy scalars, one-element
+    tensors, YAML integers); strings, booleans, NaN and infinities are not.
+    """
+    if not isinstance(value, (str, bytes, bool)):
+        try:
+            result = float(value)
+        except (TypeError, ValueError):
+            pass
+        else:
+            if math.isfinite(result) and holds(result):
+                return result
+    raise ValueError(f"{name} must be {rule}, got {value!r}")
+
+
+def whole(name: str, value: Any, minimum: int) -> int:
+    """Return ``value`` as an int of at least ``minimum``, or raise ``ValueError``."""
+    rule = f"a whole number >= {minimum}"
+    return int(number(name, value, rule, lambda n: n.is_integer() and n >= minimum))
+
+
+def choice(name: str, value: T, options: tuple[T, ...]) -> T:
+    """Return ``value`` if it is one of ``options``, or raise ``ValueError``."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+    return value
