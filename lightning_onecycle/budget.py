@@ -1,0 +1,78 @@
+"""How many optimizer steps a fit will take: counted from its loaders and loops, or from its clock.
+
+Lightning's ``Trainer.estimated_stepping_batches`` knows neither ``GradientAccumulationScheduler``,
+nor a time limit, nor what has really happened since the run began.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+
+
+def steps_in_epochs(trainer: Trainer, first_epoch: int = 0) -> int | None:
+    r"""Return the optimizer steps from ``first_epoch`` to ``max_epochs``, or None if unknown.
+
+    :math:`\sum_e \lceil \text{batches} / \text{accumulation}_e \rceil`, as many batches in each
+    epoch as the training loader has now. Unknown without a length or without ``max_epochs``.
+    """
+    batches = trainer.num_training_batches
+    if math.isinf(batches) or trainer.max_epochs in (None, -1):
+        return None
+    accumulation = accumulation_plan(trainer)
+    return sum(
+        math.ceil(batches / accumulation.get_accumulate_grad_batches(epoch))
+        for epoch in range(first_epoch, trainer.max_epochs)
+    )
+
+
+def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
+    """Return the trainer's ``GradientAccumulationScheduler``, or one that says what it does now."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback
+    return GradientAccumulationScheduler({0: trainer.accumulate_grad_batches})
+
+
+def steps_left(trainer: Trainer, *, epoch_starts: bool) -> int | None:
+    """Return the optimizer steps between now and the end of the fit, or None if unknown.
+
+    Args:
+        trainer: A trainer whose loaders are set up.
+        epoch_starts: Whether an epoch is just starting. Then what earlier epochs really took does
+            not matter. In the middle of one, as on resuming, it is the whole less what is done.
+    """
+    limits = []
+    if epoch_starts:
+        in_epochs = steps_in_epochs(trainer, trainer.current_epoch)
+    else:
+        in_epochs = steps_in_epochs(trainer)
+        if in_epochs is not None:
+            in_epochs -= trainer.global_step
+    if in_epochs is not None:
+        limits.append(in_epochs)
+    if trainer.max_steps != -1:
+        limits.append(trainer.max_steps - trainer.global_step)
+    return max(min(limits), 0) if limits else None
+
+
+def time_limit(trainer: Trainer) -> Timer | None:
+    """Return the ``Timer`` that ends the fit (``max_time`` makes one), or None."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and callback.time_remaining() is not None:
+            return callback
+    return None
+
+
+def steps_in_time(timer: Timer, taken: int) -> int | None:
+    r"""Return the optimizer steps in the time limit at the pace so far, or None before any.
+
+    :math:`T = k \cdot \text{duration} / \text{elapsed}` for :math:`k` steps taken.
+    """
+    elapsed = timer.time_elapsed()
+    remaining = timer.time_remaining()
+    if taken == 0 or elapsed <= 0 or remaining is None:
+        return None
+    return max(round(taken * (elapsed + remaining) / elapsed), taken + 1)

@@ -1,0 +1,385 @@
+"""The one way into the optimizer: a torch scheduler that counts the optimizer's own steps."""
+
+from __future__ import annotations
+
+import weakref
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_onecycle._checks import number, whole
+from lightning_onecycle.phases import Schedule, value_at
+
+# The ScheduleLR that writes to each optimizer: there is never more than one.
+_WRITERS: weakref.WeakKeyDictionary[Optimizer, weakref.ref[ScheduleLR]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class ScheduleLR(LRScheduler):
+    r"""Write a `Schedule` into an optimizer: learning rate, momentum or beta1, weight decay.
+
+    At :math:`k` steps taken out of :math:`T`, each parameter group has
+
+    .. math:: \eta = \text{peak} \cdot \text{lr}(k, T), \quad
+              \lambda = \text{weight\_decay} \cdot \text{decay}(k, T), \quad m = m(k, T)
+
+    where peak and weight decay are the group's own when the scheduler was built. :math:`m` goes to
+    ``momentum`` (SGD, RMSprop, Muon) or to the first of ``betas`` (Adam's family, NAdam); the other
+    betas are not touched. A momentum of 0 is not switched on.
+
+    The position is the number of optimizer steps *taken*: a hook on ``optimizer.step`` counts them
+    and writes the values for the next one, so a step that ``GradScaler`` skips does not count.
+    `step` does nothing, and may be called as often as a training loop likes.
+
+    One writer per optimizer: a second `ScheduleLR` takes over from the first, with its peaks, and
+    this one stops when another scheduler is built on its optimizer (as Lightning's SWA does).
+
+    Args:
+        optimizer: Whose parameter groups are written.
+        schedule: What to write.
+        total_steps: Optimizer steps in the run, at least 1. May be set again at any time.
+        max_lr: None: each group's own ``lr`` is its peak. A number: the peak of the largest group;
+            the others keep their ratio to it. A sequence: one peak for each group.
+
+    Attributes:
+        max_lrs: The peak of each group.
+        last_epoch: The position: optimizer steps taken. The name is torch's.
+
+    Raises:
+        TypeError: If ``optimizer`` or ``schedule`` is of another type.
+        ValueError: If ``total_steps`` or ``max_lr`` is out of range.
+
+    Example:
+        >>> import torch
+        >>> from lightning_onecycle import one_cycle
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
+        >>> scheduler = ScheduleLR(optimizer, one_cycle(), total_steps=5)
+        >>> for _ in range(5):
+        ...     print(f"{scheduler.get_last_lr()[0]:g} {optimizer.param_groups[0]['momentum']:g}")
+        ...     optimizer.step()
+        0.04 0.95
+        0.4 0.85
+        0.04 0.95
+        0.0202 0.95
+        0.0004 0.95
+    """
+
+    max_lrs: list[float]
+    _weight_decays: list[float | None]
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        total_steps: int,
+        *,
+        max_lr: float | Sequence[float] | None = None,
+    ) -> None:
+        # The base class's constructor is left out on purpose. It would put keys into the parameter
+        # groups, which travel in checkpoints, wrap optimizer.step, and count by calls of step().
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.last_epoch = 0
+        self._total_steps = whole("total_steps", total_steps, 1)
+        self._segments = schedule.segments(self._total_steps)
+        self._loaded: dict[str, Any] | None = None
+        self._told: set[str] = set()
+
+        own = [float(group["lr"]) for group in optimizer.param_groups]
+        previous = _writer_of(optimizer)
+        if previous is not None:
+            # What the groups hold now is a point of the other's schedule.
+            own = previous.max_lrs
+            previous.detach()
+        self._lrs_when_built = own
+        self.max_lrs = _peaks(own, max_lr)
+        self._scale = max(self.max_lrs) / max(own) if max(own) > 0 else 1.0
+        self._weight_decays = [
+            previous._weight_decays[i] if previous is not None else group.get("weight_decay")
+            for i, group in enumerate(optimizer.param_groups)
+        ]
+        self._written: list[float | Tensor] = []
+        self._wrapped_before = hasattr(optimizer.step, "_wrapped_by_lr_sched")
+        if self._wrapped_before:
+            rank_zero_warn(
+                f"Another scheduler was built on this {type(optimizer).__name__} before. ScheduleLR"
+                " writes after every optimizer step: do not step the other one."
+            )
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_load_state_dict_post_hook(lambda _: self._write()),
+        ]
+        _WRITERS[optimizer] = weakref.ref(self)
+        self._write()
+
+    # ---- what a torch scheduler has ---------------------------------------------------------
+
+    @property
+    def base_lrs(self) -> list[float]:  # type: ignore[override]
+        """The peaks, under torch's name."""
+        return self.max_lrs
+
+    @property
+    def _last_lr(self) -> list[float]:  # type: ignore[override]
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def get_last_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the learning rate of each group for the step to come."""
+        return self._last_lr
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """Return the learning rate that the schedule has for each group at its position."""
+        factor = value_at(self._segments, self.last_epoch).lr
+        return [peak * factor for peak in self.max_lrs]
+
+    def step(self, epoch: int | None = None) -> None:
+        """Do nothing: the optimizer's own steps move the schedule."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, and what it is a position in; plain numbers only.
+
+        Loading takes the position, and the peaks of groups that were added after the scheduler was
+        built. The rest only serves to say what has changed since.
+        """
+        return {
+            "last_epoch": self.last_epoch,
+            "total_steps": self._total_steps,
+            "max_lrs": list(self.max_lrs),
+            "lrs": self._last_lr,
+            "groups_when_built": len(self._lrs_when_built),
+            "schedule": zlib.crc32(repr(self.schedule).encode()),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a position. Total, peaks and phases stay those of the present configuration.
+
+        What differs from the checkpoint is told once, at the next optimizer step. The state of a
+        torch ``OneCycleLR`` is taken too: its position is under the same key.
+
+        Raises:
+            ValueError: If there is no position in it.
+        """
+        if "last_epoch" not in state_dict:
+            raise ValueError(f"state_dict must have 'last_epoch', got {sorted(state_dict)}")
+        self.last_epoch = whole("last_epoch", state_dict["last_epoch"], 0)
+        peaks = state_dict.get("max_lrs", [])
+        first_added = state_dict.get("groups_when_built", len(peaks))
+        if self._lrs_when_built == state_dict.get("lrs") and first_added < len(peaks):
+            # A finetuning callback has rebuilt the groups with their last learning rates.
+            first_added = 0
+        self.max_lrs = self.max_lrs[:first_added] + list(peaks[first_added:])
+        del self.max_lrs[len(self.optimizer.param_groups) :]
+        self._loaded = dict(state_dict)
+        self._write()
+
+    # ---- what is ours -----------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the run. Setting it writes the values for the present position."""
+        return self._total_steps
+
+    @total_steps.setter
+    def total_steps(self, total_steps: int) -> None:
+        if total_steps != self._total_steps:
+            self._total_steps = whole("total_steps", total_steps, 1)
+            self._segments = self.schedule.segments(self._total_steps)
+            self._write()
+
+    @property
+    def attached(self) -> bool:
+        """Whether this scheduler still counts and writes."""
+        return bool(self._handles)
+
+    def turns_at(self, step: int) -> bool:
+        """Whether a phase starts or ends at ``step``."""
+        return any(step in (segment.start, segment.end) for segment in self._segments)
+
+    def values(self) -> dict[str, float]:
+        """Return ``lr``, ``momentum`` and ``weight_decay`` for the step to come.
+
+        They are those of the first group; a group with another peak adds ``lr/pg2`` and so on.
+        """
+        values: dict[str, float] = {}
+        seen: set[float] = set()
+        for index, (group, peak) in enumerate(
+            zip(self.optimizer.param_groups, self.max_lrs, strict=False), start=1
+        ):
+            if peak not in seen:
+                suffix = f"/pg{index}" if seen else ""
+                values[f"lr{suffix}"] = float(group["lr"])
+                if "betas" in group or "momentum" in group:
+                    momentum = group["betas"][0] if "betas" in group else group["momentum"]
+                    values[f"momentum{suffix}"] = float(momentum)
+                if "weight_decay" in group:
+                    values[f"weight_decay{suffix}"] = float(group["weight_decay"])
+                seen.add(peak)
+        return values
+
+    def detach(self) -> None:
+        """Stop counting and writing, for good. The optimizer keeps its present values."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if _writer_of(self.optimizer) is self:
+            del _WRITERS[self.optimizer]
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not self._wrapped_before and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+            self.detach()
+            rank_zero_info(
+                f"Another scheduler was built on the {type(optimizer).__name__}: the schedule"
+                f" stops after {self.last_epoch} of {self._total_steps} steps."
+            )
+        elif len(optimizer.param_groups) != len(self._written):
+            self._write()
+        else:
+            for group, lr in zip(optimizer.param_groups, self._written, strict=True):
+                if group["lr"] is not lr:
+                    self._tell_once(f"lr was set to {group['lr']:g} by other code and is restored")
+                    self._write()
+                    break
+
+    def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # A fused optimizer is called by GradScaler even for a step that it then leaves out.
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is None or not found_inf.item():
+            if self._loaded is not None:
+                self._tell_changes(self._loaded)
+                self._loaded = None
+            self.last_epoch += 1
+            self._write()
+
+    def _write(self) -> None:
+        point = value_at(self._segments, self.last_epoch)
+        groups = self.optimizer.param_groups
+        if len(groups) > len(self.max_lrs):
+            self._adopt(groups[len(self.max_lrs) :], point.lr)
+        written = []
+        for group, peak in zip(groups, self.max_lrs, strict=False):
+            lr = peak * point.lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+            written.append(group["lr"])
+            if point.momentum is not None:
+                self._write_momentum(group, point.momentum)
+        self._written = written
+        if self.schedule.schedules_weight_decay:
+            for group, decay in zip(groups, self._weight_decays, strict=False):
+                if decay is not None:
+                    group["weight_decay"] = decay * point.weight_decay
+
+    def _write_momentum(self, group: dict[str, Any], momentum: float) -> None:
+        if "betas" in group:
+            beta1, *others = group["betas"]
+            if isinstance(beta1, Tensor):
+                beta1.fill_(momentum)
+            else:
+                group["betas"] = (momentum, *others)
+        elif group.get("momentum"):
+            group["momentum"] = momentum
+        else:
+            why = "its momentum is 0" if "momentum" in group else "it has none"
+            self._tell_once(f"momentum is not cycled: {why}")
+
+    def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
+        for group in groups:
+            lr = float(group["lr"])
+            if lr == self.optimizer.defaults.get("lr"):
+                peak = lr * self._scale
+            else:
+                # Given as it is to be now, in proportion to the other groups' present values.
+                peak = lr / factor if factor > 0 else lr
+            self.max_lrs.append(peak)
+            self._weight_decays.append(group.get("weight_decay"))
+
+    def _tell_once(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            rank_zero_info(f"ScheduleLR on {type(self.optimizer).__name__}: {what}.")
+
+    def _tell_changes(self, saved: dict[str, Any]) -> None:
+        now = self.state_dict()
+        changes = [
+            f"{name} {saved[key]} -> {now[key]}"
+            for key, name in (("total_steps", "total_steps"), ("max_lrs", "peak"))
+            if key in saved and saved[key] != now[key]
+        ]
+        if saved.get("schedule", now["schedule"]) != now["schedule"]:
+            changes.append("other phases")
+        if changes:
+            rank_zero_info(
+                f"The schedule goes on after {self.last_epoch} steps under the present"
+                f" configuration, which differs from the checkpoint's: {', '.join(changes)}."
+            )
+        if self.last_epoch >= self._total_steps:
+            rank_zero_warn(
+                f"{self.last_epoch} optimizer steps are taken and the schedule has only"
+                f" {self._total_steps}: its last value holds."
+            )
+
+
+def scheduler_config(
+    optimizer: Optimizer,
+    schedule: Schedule,
+    total_steps: int,
+    *,
+    max_lr: float | Sequence[float] | None = None,
+    name: str = "lr",
+) -> dict[str, Any]:
+    """Return what ``configure_optimizers`` returns: the optimizer with its schedule.
+
+    The arguments are `ScheduleLR`'s; ``name`` is what ``LearningRateMonitor`` logs it under. For
+    several optimizers, return a tuple of these.
+
+    Example:
+        >>> import torch
+        >>> from lightning_onecycle import one_cycle
+        >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4, momentum=0.9)
+        >>> config = scheduler_config(optimizer, one_cycle(), total_steps=100)
+        >>> config["lr_scheduler"]["interval"], config["lr_scheduler"]["name"]
+        ('step', 'lr')
+    """
+    scheduler = ScheduleLR(optimizer, schedule, total_steps, max_lr=max_lr)
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {
+            "scheduler": scheduler,
+            "interval": "step",
+            "frequency": 1,
+            "name": name,
+        },
+    }
+
+
+def _writer_of(optimizer: Optimizer) -> ScheduleLR | None:
+    reference = _WRITERS.get(optimizer)
+    return None if reference is None else reference()
+
+
+def _peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[float]:
+    if max_lr is None:
+        return list(own)
+    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
+        if len(max_lr) != len(own):
+            raise ValueError(
+                f"max_lr must have one value for each of the {len(own)} parameter groups,"
+                f" got {list(max_lr)}"
+            )
+        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
+    peak = number("max_lr", max_lr, "> 0", lambda v: v > 0)
+    largest = max(own)
+    return [peak * lr / largest if largest > 0 else peak for lr in own]
