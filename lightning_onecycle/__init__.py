@@ -1,6 +1,9 @@
 """Leslie Smith's 1cycle policy for PyTorch Lightning."""
 
+from lightning_onecycle.batch_size import BatchNormRecalibration
 from lightning_onecycle.callback import OneCycle, ScheduleCallback
+from lightning_onecycle.measure import GeneralizationGap
+from lightning_onecycle.report import Diverged, RunRecord
 from lightning_onecycle.scheduler import ScheduleLR, scheduler_config
 from lightning_onecycle.schedules import (
     Phase,
@@ -16,9 +19,13 @@ from lightning_onecycle.schedules import (
 )
 
 __all__ = [
+    "BatchNormRecalibration",
+    "Diverged",
+    "GeneralizationGap",
     "OneCycle",
     "Phase",
     "Point",
+    "RunRecord",
     "Schedule",
     "ScheduleCallback",
     "ScheduleLR",

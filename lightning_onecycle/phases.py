@@ -56,7 +56,7 @@ class Phase:
         lr: Learning rate at its start and end, as factors of the optimizer's own.
         momentum: Momentum (or beta1) at its start and end, in [0, 1), or None to leave it alone.
         weight_decay: Weight decay at its start and end, as factors of the optimizer's own.
-        anneal: How the values go from start to end; ``"exp"`` needs them above 0.
+        anneal: How the values go from start to end. ``"exp"`` needs those that change above 0.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -139,6 +139,9 @@ class Schedule:
         of its own where there are enough of them: a peak is met in the shortest run. A phase of a
         single point takes its start value.
 
+        Neither rounding nor shared points add up over many phases: a jump falls on its fraction
+        of the run, rounded, and a joint at most two steps before it.
+
         Args:
             total_steps: Optimizer steps in the run, at least 1.
 
@@ -194,14 +197,19 @@ def _segments(phases: tuple[Phase, ...], total_steps: int) -> tuple[Segment, ...
     phases = tuple(phase for phase in phases if phase.fraction > 0)
     segments: list[Segment] = []
     last = -1  # the last step that is taken
+    elapsed = 0.0  # the fraction of the run up to the end of this phase
     for index, phase in enumerate(phases):
         following = len(phases) - index - 1
         start = last + 1
         if segments and segments[-1].at(last) == phase.at(0.0):
             start = last  # a continuous joint
+        elapsed += phase.fraction
         if following:
-            points = max(1, math.floor(phase.fraction * total_steps + 0.5))
-            end = min(start + points - 1, max(total_steps - 1 - following, last + 1))
+            end = start + _round(phase.fraction * total_steps) - 1
+            on_time = _round(elapsed * total_steps) - 1
+            jumps = phase.at(1.0) != phases[index + 1].at(0.0)
+            end = on_time if jumps else max(end, on_time - 2)
+            end = min(max(end, start), max(total_steps - 1 - following, last + 1))
         else:
             end = total_steps - 1
         if end > last and start < total_steps:
@@ -210,9 +218,15 @@ def _segments(phases: tuple[Phase, ...], total_steps: int) -> tuple[Segment, ...
     return tuple(segments)
 
 
+def _round(points: float) -> int:
+    """Round half up, with room for the rounding errors of a sum of fractions."""
+    return math.floor(points + 0.5 + 1e-9)
+
+
 def _checked_span(name: str, span: Any, limit: float, positive: bool) -> Span:
     if isinstance(span, str) or not isinstance(span, Sequence) or len(span) != 2:
         raise ValueError(f"{name} must be a pair (start, end), got {span!r}")
+    positive = positive and span[0] != span[1]  # a level is not annealed
     rule = f"{'> 0' if positive else '>= 0'}{f' and < {limit:g}' if limit < math.inf else ''}"
     start, end = (
         number(f"{name}[{i}]", v, rule, lambda v: 0 <= v < limit and not (positive and v == 0))

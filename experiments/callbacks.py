@@ -1,0 +1,182 @@
+"""What a run of ``train.py`` does beside training: stop in time, keep its state, show itself."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_onecycle import Diverged, ScheduleCallback
+from lightning_onecycle.plots import plot_schedule
+
+log = logging.getLogger(__name__)
+
+# The custom-scalars tab: what belongs together in one chart.
+TENSORBOARD_LAYOUT = {
+    "1cycle": {
+        "learning rate": ["Multiline", ["^lr$"]],
+        "momentum": ["Multiline", ["^momentum$"]],
+        "learning rate over momentum": ["Multiline", ["^lr$", "^momentum$"]],
+        "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
+        "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
+    }
+}
+
+
+class StopOnDivergence(Callback):
+    """End the run with `Diverged` when the loss is no longer finite.
+
+    On a GPU, where looking at the loss means waiting for it, it is looked at every
+    ``log_every_n_steps`` batches.
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps
+        if loss is not None and batch_idx % every == 0 and not torch.isfinite(loss):
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            raise Diverged(
+                f"the loss is {float(loss)} after {trainer.global_step} optimizer steps, at a"
+                f" learning rate of {float(lr):.3g}; try a lower optimizer.lr"
+            )
+
+
+class RandomState(Callback):
+    """Keep torch's random state in the checkpoint, so that dropout goes on where it was."""
+
+    def __init__(self) -> None:
+        self._restored: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of torch's generators, on the CPU and each GPU."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts: building the loaders may still draw numbers."""
+        self._restored = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the state back."""
+        if self._restored is not None:
+            torch.set_rng_state(self._restored["cpu"].cpu())
+            if len(self._restored["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([state.cpu() for state in self._restored["cuda"]])
+            self._restored = None
+
+
+class SaveOnInterrupt(Checkpoint):
+    """On Ctrl-C or SIGTERM, finish the batch, save ``path`` and end the run.
+
+    A second Ctrl-C ends it at once. As a ``Checkpoint`` this callback runs behind the others, so
+    that their state is complete in what it saves.
+
+    Args:
+        path: Where the checkpoint goes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._interrupted = False
+        self._saved = False
+        self._previous_handler: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over Ctrl-C."""
+        self._interrupted = self._saved = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: Any) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        log.info("Interrupted: ending after this batch. Ctrl-C again ends at once.")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """End the run between two batches, all ranks at the same one."""
+        interrupted = self._interrupted
+        if trainer.world_size > 1:
+            interrupted = trainer.strategy.reduce_boolean_decision(interrupted, all=False)
+        if interrupted:
+            trainer.save_checkpoint(self.path)
+            self._saved = True
+            raise KeyboardInterrupt
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save on SIGTERM, which Lightning raises between two batches."""
+        if isinstance(exception, SIGTERMException) and not self._saved:
+            trainer.save_checkpoint(self.path)
+        self._give_back()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give Ctrl-C back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+            self._previous_handler = None
+
+
+class ShowPlan(Callback):
+    """Say what will happen before it does, and draw the schedule.
+
+    List it behind the `ScheduleCallback`.
+
+    Args:
+        directory: Where ``schedule.png`` goes.
+        schedule: The schedule's name.
+        batch_size: Samples a step on one device.
+    """
+
+    def __init__(self, directory: str | Path, schedule: str, batch_size: int) -> None:
+        self.directory = Path(directory)
+        self.schedule = schedule
+        self.batch_size = batch_size
+
+    @rank_zero_only
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print a few lines, draw the picture, lay out TensorBoard's custom scalars."""
+        callback = next(c for c in trainer.callbacks if isinstance(c, ScheduleCallback))
+        (scheduler,) = callback.schedulers
+        peak, total = max(scheduler.max_lrs), scheduler.total_steps
+        curve = callback.schedule.trace(min(total, 10_000))
+        effective = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        momenta = [p.momentum for p in curve if p.momentum is not None]
+        moves = f", momentum {max(momenta):g} to {min(momenta):g}" if momenta else ""
+        steps = "for the given time" if callback.budget == "time" else f"over {total:,} steps"
+        done = f", {scheduler.last_epoch:,} of them taken" if scheduler.last_epoch else ""
+        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        net = type(getattr(pl_module, "net", pl_module)).__name__
+        log.info(
+            f"{self.schedule} {steps}{done}: lr {curve[0].lr * peak:.3g}, peak {peak:.3g},"
+            f" end {curve[-1].lr * peak:.3g}{moves}"
+        )
+        log.info(
+            f"{net} with {parameters:,} parameters on {type(trainer.datamodule).__name__},"
+            f" {trainer.world_size} x {str(pl_module.device).upper()}, effective batch size"
+            f" {effective} ({self.batch_size} a device)"
+        )
+        axes = plot_schedule(callback.schedule, total, max_lr=peak)
+        axes.figure.savefig(self.directory / "schedule.png", dpi=120)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars(TENSORBOARD_LAYOUT)

@@ -1,0 +1,135 @@
+"""``result.json``: what a run was, how far it came and how it ended."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_onecycle.callback import ScheduleCallback
+
+Status = Literal["completed", "diverged", "interrupted", "failed"]
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class RunRecord(Callback):
+    """Keep ``result.json`` true at every moment of a run.
+
+    It is written when training starts, after each epoch, after testing and at the end, whatever
+    the end is. Until the run has ended otherwise it says ``"interrupted"``, which is then what a
+    killed run leaves. List this callback behind the `ScheduleCallback` that it reads.
+
+    The file holds the facts as given, ``total_steps``, ``steps`` (taken by the optimizer),
+    ``max_lr``, ``world_size``, ``effective_batch_size``, ``epochs``, ``fit_seconds`` (validation
+    included, over all resumed parts), ``steps_per_second``, ``status``, ``reason`` and ``metrics``.
+    What is not finite or not known is null.
+
+    Args:
+        path: The file. Written by rank 0 alone, and never half.
+        **facts: What identifies the run: ``schedule``, ``seed``, ``batch_size`` (per device).
+    """
+
+    def __init__(self, path: str | Path, **facts: Any) -> None:
+        self.path = Path(path)
+        self.facts = facts
+        self.result: dict[str, Any] = {}
+        self._seconds_before = 0.0
+        self._started: float | None = None
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the seconds spent, so that a resumed run counts them too."""
+        return {"fit_seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Take the seconds that earlier parts of the run have spent."""
+        self._seconds_before = state_dict["fit_seconds"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take what an earlier part of the run has written, where this one goes on from it."""
+        if trainer.ckpt_path is not None and self.path.is_file():
+            self.result = json.loads(self.path.read_text())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write that the run has begun."""
+        self._started = time.monotonic()
+        self._update(trainer, "interrupted", "still running, or killed")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write how far the run has come."""
+        self._update(trainer, "interrupted", "still running, or killed")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write that the run is complete."""
+        self._update(trainer, "completed", None)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the metrics of the test set."""
+        self.result["metrics"] |= _finite(trainer.callback_metrics)
+        self._write(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write why the run has ended."""
+        status: Status = "failed"
+        if isinstance(exception, Diverged):
+            status = "diverged"
+        elif isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            status = "interrupted"
+        reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
+        if self._started is None:
+            self.result = self.facts | {"status": status, "reason": reason, "metrics": {}}
+            self._write(trainer)
+        else:
+            self._update(trainer, status, reason)
+
+    def _seconds(self) -> float:
+        running = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._seconds_before + running
+
+    def _update(self, trainer: Trainer, status: Status, reason: str | None) -> None:
+        seconds = self._seconds()
+        steps, total, peak = trainer.global_step, None, None
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ScheduleCallback) and callback.schedulers:
+                scheduler = callback.schedulers[0]
+                steps, total = scheduler.last_epoch, scheduler.total_steps
+                peak = max(scheduler.max_lrs)
+        batch_size = self.facts.get("batch_size")
+        per_step = trainer.world_size * trainer.accumulate_grad_batches
+        metrics = self.result.get("metrics", {}) | _finite(trainer.callback_metrics)
+        self.result = self.facts | {
+            "total_steps": total,
+            "steps": steps,
+            "max_lr": peak,
+            "world_size": trainer.world_size,
+            "effective_batch_size": None if batch_size is None else batch_size * per_step,
+            "epochs": trainer.current_epoch,
+            "fit_seconds": round(seconds, 3),
+            "steps_per_second": round(steps / seconds, 3) if seconds > 0 else None,
+            "status": status,
+            "reason": reason,
+            "metrics": metrics,
+        }
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self.path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(self.result, indent=2) + "\n")
+            os.replace(unfinished, self.path)
+
+
+def _finite(metrics: Any) -> dict[str, float | None]:
+    values = {name: float(value) for name, value in metrics.items()}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

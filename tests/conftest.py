@@ -1,0 +1,121 @@
+"""What the tests share: a tiny module, a trainer without frills, and a record of what was used."""
+
+import logging
+from functools import partial
+
+import lightning_utilities.core.rank_zero as rank_zero
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+sgd = partial(torch.optim.SGD, lr=0.4, momentum=0.9)
+
+
+def snapshot(optimizer):
+    """Return (lr, momentum, weight decay) of each group, as plain numbers or None."""
+    rows = []
+    for group in optimizer.param_groups:
+        momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+        rows.append(
+            (
+                float(group["lr"]),
+                None if momentum is None else float(momentum),
+                group.get("weight_decay"),
+            )
+        )
+    return rows
+
+
+def expected(schedule, total, peak=0.4):
+    """Return (lr, momentum) at each step, worked out from the schedule alone."""
+    return [(peak * point.lr, point.momentum) for point in schedule.trace(total)]
+
+
+class Used(Callback):
+    """Records what each optimizer step used; ``fit`` returns one."""
+
+    def __init__(self):
+        self.trainer = None
+        self.steps = []  # snapshots, all optimizers in one list
+        self.optimizers = []  # whose step it was
+
+    def on_fit_start(self, trainer, pl_module):
+        self.trainer = trainer
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append(snapshot(optimizer))
+        self.optimizers.append(optimizer)
+
+    @property
+    def values(self):
+        """(lr, momentum) of the first group at each step."""
+        return [groups[0][:2] for groups in self.steps]
+
+    @property
+    def lrs(self):
+        return [groups[0][0] for groups in self.steps]
+
+    def of(self, index):
+        """(lr, momentum) at each step of one of several optimizers."""
+        owner = self.trainer.optimizers[index]
+        pairs = zip(self.steps, self.optimizers, strict=True)
+        return [groups[0][:2] for groups, optimizer in pairs if optimizer is owner]
+
+
+class Tiny(LightningModule):
+    """Two weights; the data of a step depend on the step alone, whatever the loader does."""
+
+    def __init__(self, optimizer=sgd):
+        super().__init__()
+        self.make_optimizer = optimizer
+        self.net = torch.nn.Linear(2, 1)
+        torch.nn.init.constant_(self.net.weight, 0.5)
+        torch.nn.init.zeros_(self.net.bias)
+
+    def loss(self):
+        angle = torch.tensor(float(self.trainer.global_step))
+        return self.net(torch.stack([angle.sin(), angle.cos()])).square().mean()
+
+    def training_step(self, batch, batch_idx):
+        return self.loss()
+
+    def configure_optimizers(self):
+        return self.make_optimizer(self.parameters())
+
+
+def quiet_trainer(*callbacks, **arguments):
+    checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    defaults = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": checkpoints,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(callbacks=list(callbacks), **{**defaults, **arguments})
+
+
+def loader(batches):
+    return DataLoader(torch.arange(batches).float())
+
+
+def fit(module, *callbacks, data=12, ckpt_path=None, **arguments):
+    """Train, and return the `Used`; ``data`` is a number of batches, or what ``fit`` takes."""
+    used = Used()
+    trainer = quiet_trainer(*callbacks, used, **arguments)
+    trainer.fit(module, loader(data) if isinstance(data, int) else data, ckpt_path=ckpt_path)
+    return used
+
+
+@pytest.fixture
+def told(caplog, monkeypatch):
+    """Return a function that lists what the package has told the user so far."""
+    log = rank_zero.log
+    monkeypatch.setattr(log, "propagate", False)
+    log.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, logger=log.name):
+        yield lambda: [m for m in caplog.messages if "chedule" in m]
+    log.removeHandler(caplog.handler)

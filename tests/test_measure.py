@@ -1,0 +1,57 @@
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch.utils.data import DataLoader
+
+from lightning_onecycle import GeneralizationGap
+from lightning_onecycle.measure.generalization import generalization_gap
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gaps"),
+    [
+        ({"train/loss": 0.25, "val/loss": 0.5}, {"gap/loss": 0.25}),
+        ({"train/acc": 0.75, "val/acc": 0.5}, {"gap/acc": 0.25}),
+        ({"train/loss": 1.0, "val/acc": 0.5}, {}),
+        (
+            {"train/loss": 1.0, "val/loss": 0.5, "train/acc": 0.5, "val/acc": 1.0},
+            {"gap/loss": -0.5, "gap/acc": -0.5},
+        ),
+    ],
+)
+def test_generalization_gap(metrics, gaps):
+    assert generalization_gap(metrics) == gaps
+
+
+class Fixed(LightningModule):
+    """Its training loss is 1, 2, ... by epoch, and its validation loss always 5."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        loss = self.weight * 0 + self.current_epoch + 1
+        self.log("train/loss", loss, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", 5.0)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_callback_logs_the_gap_of_the_epoch_that_ends():
+    loader = DataLoader(torch.zeros(4, 1), batch_size=2)
+    trainer = Trainer(
+        max_epochs=3,
+        callbacks=GeneralizationGap(),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Fixed(), loader, loader)
+    assert trainer.callback_metrics["gap/loss"] == 2.0

@@ -1,0 +1,596 @@
+import gc
+import io
+import math
+import weakref
+from functools import partial
+
+import pytest
+import torch
+from conftest import Tiny, expected, fit, sgd, snapshot
+from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.swa_utils import SWALR
+
+from lightning_onecycle import (
+    OneCycle,
+    Phase,
+    Schedule,
+    ScheduleLR,
+    constant,
+    one_cycle,
+    scheduler_config,
+    step_decay,
+)
+
+TOTAL = 11
+# one_cycle() over 11 steps, by hand: up over 5 points, down over 5 (one is shared), annihilate.
+FACTORS = [0.1, 0.325, 0.55, 0.775, 1.0, 0.775, 0.55, 0.325, 0.1, 0.0505, 0.001]
+MOMENTA = [0.95, 0.925, 0.9, 0.875, 0.85, 0.875, 0.9, 0.925, 0.95, 0.95, 0.95]
+
+
+def weight(*shape):
+    parameter = torch.nn.Parameter(torch.ones(*shape or (2, 2)))
+    parameter.grad = torch.ones_like(parameter)
+    return parameter
+
+
+def run(optimizer, steps, step=None):
+    """Take steps; return what each of them used, read inside ``optimizer.step``."""
+    used = []
+    handle = optimizer.register_step_pre_hook(lambda opt, *_: used.append(snapshot(opt)))
+    for _ in range(steps):
+        (step or optimizer.step)()
+    handle.remove()
+    return used
+
+
+def first_group(used):
+    return [groups[0][:2] for groups in used]
+
+
+def lrs(used, group=0):
+    return [groups[group][0] for groups in used]
+
+
+# ---- every optimizer ----------------------------------------------------------------------------
+
+
+class ThreeBetas(torch.optim.Optimizer):
+    """As Adan has them."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.4, "betas": (0.9, 0.92, 0.99)})
+
+    def step(self, closure=None):
+        pass
+
+
+MOMENTUM = {
+    "SGD": sgd,
+    "SGD nesterov": partial(sgd, nesterov=True),
+    "RMSprop": partial(torch.optim.RMSprop, lr=0.4, momentum=0.9),
+    "Adam": partial(torch.optim.Adam, lr=0.4),
+    "AdamW": partial(torch.optim.AdamW, lr=0.4),
+    "AdamW fused": partial(torch.optim.AdamW, lr=0.4, fused=True),
+    "Adamax": partial(torch.optim.Adamax, lr=0.4),
+    "NAdam": partial(torch.optim.NAdam, lr=0.4),
+    "RAdam": partial(torch.optim.RAdam, lr=0.4),
+    "three betas": ThreeBetas,
+}
+if hasattr(torch.optim, "Muon"):
+    MOMENTUM["Muon"] = partial(torch.optim.Muon, lr=0.4)
+
+LR_ALONE = {
+    "SGD": partial(torch.optim.SGD, lr=0.4),
+    "RMSprop": partial(torch.optim.RMSprop, lr=0.4),
+    "Adagrad": partial(torch.optim.Adagrad, lr=0.4),
+    "Adadelta": partial(torch.optim.Adadelta, lr=0.4),
+    "ASGD": partial(torch.optim.ASGD, lr=0.4),
+    "Rprop": partial(torch.optim.Rprop, lr=0.4),
+    "LBFGS": partial(torch.optim.LBFGS, lr=0.4),
+}
+if hasattr(torch.optim, "Adafactor"):
+    LR_ALONE["Adafactor"] = partial(torch.optim.Adafactor, lr=0.4)
+
+
+@pytest.mark.parametrize("make", MOMENTUM.values(), ids=MOMENTUM)
+def test_writes_lr_and_momentum(make, told):
+    optimizer = make([weight()])
+    others = optimizer.param_groups[0].get("betas", ())[1:]
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    used = first_group(run(optimizer, TOTAL))
+    assert [lr for lr, _ in used] == pytest.approx([0.4 * factor for factor in FACTORS])
+    assert [momentum for _, momentum in used] == pytest.approx(MOMENTA)
+    assert optimizer.param_groups[0].get("betas", ())[1:] == others
+    assert told() == []
+
+
+@pytest.mark.parametrize("make", LR_ALONE.values(), ids=LR_ALONE)
+def test_writes_lr_alone_and_says_so_once(make, told):
+    optimizer = make([weight()])
+    before = {k: v for k, v in optimizer.param_groups[0].items() if k not in ("lr", "params")}
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    parameter = optimizer.param_groups[0]["params"][0]
+    used = run(optimizer, TOTAL, lambda: optimizer.step(lambda: parameter.sum()))
+    assert lrs(used) == pytest.approx([0.4 * factor for factor in FACTORS])
+    assert {k: optimizer.param_groups[0][k] for k in before} == before
+    assert len(told()) == 1
+    assert "momentum is not cycled" in told()[0]
+
+
+def test_the_update_itself_has_the_scheduled_lr():
+    parameter = weight(1)
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    taken = []
+    for _ in range(TOTAL):
+        before = parameter.item()
+        optimizer.step()
+        taken.append(before - parameter.item())
+    assert taken == pytest.approx([0.5 * factor for factor in FACTORS], abs=1e-6)
+
+
+def test_momentum_is_left_alone_where_it_is_not_scheduled(told):
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(cycle_momentum=False), TOTAL)
+    assert {momentum for _, momentum in first_group(run(optimizer, TOTAL))} == {0.9}
+    assert told() == []
+
+
+def test_past_the_end_the_last_value_holds():
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    used = first_group(run(optimizer, TOTAL + 5))
+    assert used[:TOTAL] == expected(one_cycle(), TOTAL)
+    assert set(used[TOTAL - 1 :]) == {(pytest.approx(0.4 * 0.001), 0.95)}
+
+
+# ---- as a torch scheduler -----------------------------------------------------------------------
+
+
+def test_step_may_be_called_at_any_time():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    assert isinstance(scheduler, LRScheduler)
+
+    def with_too_many_scheduler_steps():
+        scheduler.step()
+        optimizer.step()
+        assert scheduler.get_last_lr() == scheduler.get_lr() == [optimizer.param_groups[0]["lr"]]
+        scheduler.step()
+
+    assert first_group(run(optimizer, TOTAL, with_too_many_scheduler_steps)) == expected(
+        one_cycle(), TOTAL
+    )
+    assert scheduler.last_epoch == TOTAL
+    assert scheduler.base_lrs == [0.4]
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_returned_from_configure_optimizers(accumulate):
+    # Lightning steps the scheduler after each micro-batch.
+    def configure(parameters):
+        return scheduler_config(sgd(parameters), one_cycle(), 24 // accumulate, max_lr=0.8)
+
+    used = fit(Tiny(configure), max_epochs=2, accumulate_grad_batches=accumulate)
+    assert used.values == expected(one_cycle(), 24 // accumulate, peak=0.8)
+
+
+def test_total_steps_may_be_set_again():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), 100)
+    run(optimizer, 5)
+    scheduler.total_steps = 20
+    assert first_group(run(optimizer, 15)) == expected(one_cycle(), 20)[5:]
+    with pytest.raises(ValueError, match="total_steps must be a whole number >= 1, got 0"):
+        scheduler.total_steps = 0
+
+
+# ---- peaks and parameter groups -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("max_lr", "peaks"),
+    [
+        (None, [0.4, 0.1]),
+        (0.8, [0.8, 0.2]),
+        ((0.3, 0.6), [0.3, 0.6]),
+        ([1, 2], [1.0, 2.0]),
+    ],
+)
+def test_each_group_has_its_peak(max_lr, peaks):
+    optimizer = sgd([{"params": [weight()]}, {"params": [weight()], "lr": 0.1}])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL, max_lr=max_lr)
+    used = run(optimizer, TOTAL)
+    assert scheduler.max_lrs == peaks
+    for group, peak in enumerate(peaks):
+        assert lrs(used, group) == pytest.approx([peak * factor for factor in FACTORS])
+
+
+@pytest.mark.parametrize(
+    ("max_lr", "message"),
+    [
+        (0, "max_lr must be > 0, got 0"),
+        (-0.1, "max_lr must be > 0, got -0.1"),
+        (math.nan, "max_lr must be > 0, got nan"),
+        ("0.1", "max_lr must be > 0, got '0.1'"),
+        ([0.1, 0.2], "max_lr must have one value for each of the 1 parameter groups"),
+        ([-1.0], r"max_lr\[0\] must be > 0, got -1.0"),
+    ],
+)
+def test_bad_max_lr(max_lr, message):
+    with pytest.raises(ValueError, match=message):
+        ScheduleLR(sgd([weight()]), one_cycle(), TOTAL, max_lr=max_lr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((None, one_cycle(), 5), TypeError, "optimizer must be a torch Optimizer, got NoneType"),
+        ((sgd([weight()]), "1cycle", 5), TypeError, "schedule must be a Schedule, got str"),
+        ((sgd([weight()]), one_cycle(), 0), ValueError, "total_steps must be a whole number >= 1"),
+        ((sgd([weight()]), one_cycle(), math.inf), ValueError, "total_steps must be"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        ScheduleLR(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("max_lr", "given", "peak"),
+    [
+        (None, {}, 0.4),
+        (0.8, {}, 0.8),
+        (None, {"lr": 0.05}, None),
+    ],
+)
+@pytest.mark.parametrize("tensor", [False, True])
+def test_group_added_later(max_lr, given, peak, tensor):
+    lr = torch.tensor(0.4, dtype=torch.float64) if tensor else 0.4
+    optimizer = torch.optim.AdamW([weight()], lr=lr, foreach=False)
+    ScheduleLR(optimizer, one_cycle(), TOTAL, max_lr=max_lr)
+    first = run(optimizer, 2)
+    optimizer.add_param_group({"params": [weight()], **given})
+    used = run(optimizer, TOTAL - 2)
+    assert lrs(first + used) == pytest.approx([(max_lr or 0.4) * factor for factor in FACTORS])
+    # Without an lr, the default's peak; with one, that lr is what the next step uses.
+    peak = peak or given["lr"] / FACTORS[2]
+    assert lrs(used, group=1) == pytest.approx([peak * factor for factor in FACTORS[2:]])
+
+
+def test_group_added_just_before_another_scheduler_takes_over():
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    optimizer.add_param_group({"params": [weight()]})
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    assert scheduler.max_lrs == [0.4, 0.4]
+
+
+class Finetuned(Tiny):
+    def __init__(self, peak=0.4):
+        super().__init__(lambda _: sgd(self.net.parameters(), lr=peak))
+        self.backbone = torch.nn.Linear(2, 2)
+        torch.nn.init.eye_(self.backbone.weight)
+
+    def loss(self):
+        angle = torch.tensor(float(self.trainer.global_step))
+        return self.net(self.backbone(torch.stack([angle.sin(), angle.cos()]))).square().mean()
+
+
+def finetune(schedule_first, *callbacks, peak=0.4, **arguments):
+    pair = [OneCycle(), BackboneFinetuning(unfreeze_backbone_at_epoch=1, train_bn=False)]
+    pair = pair if schedule_first else pair[::-1]
+    return fit(Finetuned(peak), *pair, *callbacks, data=4, max_epochs=4, **arguments)
+
+
+@pytest.mark.parametrize("schedule_first", [True, False])
+def test_backbone_finetuning(schedule_first, tmp_path):
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    whole = finetune(schedule_first, saving)
+    plan = [0.4 * point.lr for point in one_cycle().trace(16)]
+    assert lrs(whole.steps) == plan
+    # BackboneFinetuning gives the backbone a tenth of the head's learning rate.
+    assert all(len(groups) == 1 for groups in whole.steps[:4])
+    assert lrs(whole.steps[4:], group=1) == pytest.approx([0.1 * lr for lr in plan[4:]])
+
+    for step in (3, 4, 6, 8, 13):
+        rest = finetune(schedule_first, ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert rest.steps == whole.steps[step:]
+
+
+def test_backbone_finetuning_resumed_twice(tmp_path):
+    saving = partial(ModelCheckpoint, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+    whole = finetune(False, saving(tmp_path / "0"))
+    finetune(False, saving(tmp_path / "1"), ckpt_path=tmp_path / "0" / "step=6.ckpt")
+    rest = finetune(False, ckpt_path=tmp_path / "1" / "step=11.ckpt")
+    assert rest.steps == whole.steps[11:]
+
+
+# ---- tensors, compiled steps, mixed precision ---------------------------------------------------
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_tensor_lr_and_beta1_are_filled_in_place(capturable):
+    lr = torch.tensor(0.4, dtype=torch.float64)
+    betas = (torch.tensor(0.9, dtype=torch.float64), torch.tensor(0.999)) if capturable else None
+    optimizer = torch.optim.AdamW(
+        [weight()],
+        lr=lr,
+        foreach=False,
+        capturable=capturable,
+        **({"betas": betas} if capturable else {}),
+    )
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    group = optimizer.param_groups[0]
+    tensors = [group["lr"], *(group["betas"] if capturable else ())]
+    # The kernels of a capturable optimizer run on accelerators; what is written is the same.
+    used = run(optimizer, TOTAL, optimizer.step if not capturable else None)
+    assert first_group(used) == pytest.approx(expected(one_cycle(), TOTAL))
+    assert all(a is b for a, b in zip(tensors, [group["lr"], *group["betas"]], strict=False))
+    if capturable:
+        assert group["betas"][1].item() == pytest.approx(0.999)
+
+
+def test_groups_that_share_a_tensor_lr_have_peaks_of_their_own():
+    lr = torch.tensor(0.4, dtype=torch.float64)
+    optimizer = torch.optim.AdamW(
+        [{"params": [weight()]}, {"params": [weight()]}], lr=lr, foreach=False
+    )
+    ScheduleLR(optimizer, one_cycle(), TOTAL, max_lr=[0.2, 0.8])
+    used = run(optimizer, TOTAL)
+    assert lrs(used, 0) == pytest.approx([0.2 * factor for factor in FACTORS])
+    assert lrs(used, 1) == pytest.approx([0.8 * factor for factor in FACTORS])
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_compiled_step(tensor):
+    lr = torch.tensor(0.5) if tensor else 0.5
+    eager, compiled = weight(1), weight(1)
+    for parameter, wrap in ((eager, lambda f: f), (compiled, _compile)):
+        optimizer = torch.optim.Adam([parameter], lr=lr, foreach=False)
+        scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL, max_lr=0.5)
+        step = wrap(optimizer.step)
+        for _ in range(TOTAL):
+            step()
+        assert scheduler.last_epoch == TOTAL
+    assert compiled.item() == pytest.approx(eager.item(), abs=1e-6)
+
+
+def _compile(step):
+    torch._dynamo.reset()
+    return torch.compile(step, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [sgd, partial(sgd, fused=True), torch.optim.AdamW, partial(torch.optim.AdamW, fused=True)],
+    ids=["SGD", "SGD fused", "AdamW", "AdamW fused"],
+)
+def test_steps_that_grad_scaler_skips_do_not_count(make):
+    parameter = weight(2)
+    optimizer = make([parameter], lr=0.4)
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    used = []
+    for call in range(TOTAL + 4):
+        skipped = call in (0, 1, 5, 9)
+        before = parameter.detach().clone()
+        values = snapshot(optimizer)[0][:2]
+        optimizer.zero_grad()
+        scaler.scale(parameter.sum() * (math.inf if skipped else 1.0)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(parameter, before) == skipped
+        if not skipped:
+            used.append(values)
+    assert used == expected(one_cycle(), TOTAL)
+    assert scheduler.last_epoch == TOTAL
+
+
+def test_an_optimizer_that_calls_its_parents_step_counts_once():
+    class Louder(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    sgd([weight()])  # from here on, torch runs the hooks in the parent's step as well
+    optimizer = Louder([weight()], lr=0.4, momentum=0.9)
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, TOTAL)
+    assert scheduler.last_epoch == TOTAL
+
+
+def test_a_step_that_raises_does_not_count():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+
+    def fails():
+        raise RuntimeError("out of memory")
+
+    for _ in range(2):
+        optimizer.step()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            optimizer.step(fails)
+    assert scheduler.last_epoch == 2
+
+
+# ---- weight decay -------------------------------------------------------------------------------
+
+
+def test_weight_decay_is_a_factor_of_each_groups_own():
+    ramp = Schedule((Phase(1.0, (1.0, 1.0), weight_decay=(1.0, 0.0)),))
+    groups = [{"params": [weight()]}, {"params": [weight()], "weight_decay": 0.1}]
+    optimizer = torch.optim.AdamW(groups, lr=0.4, weight_decay=0.01)
+    ScheduleLR(optimizer, ramp, 5)
+    used = run(optimizer, 5)
+    assert [g[0][2] for g in used] == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0.0])
+    assert [g[1][2] for g in used] == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
+
+
+def test_weight_decay_is_left_alone_where_it_is_not_scheduled():
+    optimizer = sgd([weight()], weight_decay=0.01)
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    optimizer.param_groups[0]["weight_decay"] = 0.02
+    assert {groups[0][2] for groups in run(optimizer, TOTAL)} == {0.02}
+
+
+# ---- state --------------------------------------------------------------------------------------
+
+
+def saved_after(steps, schedule=None, total=TOTAL, **arguments):
+    """Return the states of optimizer and scheduler after so many steps, through torch.save."""
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, schedule or one_cycle(), total, **arguments)
+    run(optimizer, steps)
+    buffer = io.BytesIO()
+    torch.save((optimizer.state_dict(), scheduler.state_dict()), buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def test_state_is_small_and_plain():
+    optimizer = sgd([{"params": [weight(1)], "lr": 0.1 + 0.001 * i} for i in range(64)])
+    scheduler = ScheduleLR(optimizer, one_cycle(), 10**6)
+    run(optimizer, 3)
+    buffer = io.BytesIO()
+    torch.save(scheduler.state_dict(), buffer)
+    assert buffer.tell() < 4096
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == scheduler.state_dict()
+    assert "initial_lr" not in optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize(
+    ("now", "says"),
+    [
+        ({}, None),
+        ({"total_steps": 20}, "total_steps 11 -> 20"),
+        ({"max_lr": 0.2}, "peak [0.4] -> [0.2]"),
+        ({"schedule": one_cycle(pct_start=0.3)}, "other phases"),
+    ],
+    ids=["same", "total", "peak", "phases"],
+)
+@pytest.mark.parametrize("scheduler_state_first", [True, False])
+def test_resume_goes_on_under_the_present_configuration(now, says, scheduler_state_first, told):
+    optimizer_state, scheduler_state = saved_after(4)
+    optimizer = sgd([weight()])
+    present = {"schedule": one_cycle(), "total_steps": TOTAL, "max_lr": 0.4, **now}
+    scheduler = ScheduleLR(optimizer, **present)
+    loads = [
+        lambda: scheduler.load_state_dict(scheduler_state),
+        lambda: optimizer.load_state_dict(optimizer_state),
+    ]
+    for load in loads if scheduler_state_first else loads[::-1]:
+        load()
+    total, peak = present["total_steps"], present["max_lr"]
+    used = first_group(run(optimizer, total - 4))
+    assert used == expected(present["schedule"], total, peak)[4:]
+    assert len(told()) == (says is not None)
+    assert all(says in message and "after 4 steps" in message for message in told())
+
+
+def test_resume_past_the_end_warns_and_holds():
+    _, state = saved_after(9)
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), 5)
+    scheduler.load_state_dict(state)
+    with pytest.warns(UserWarning, match="9 optimizer steps are taken .* has only 5"):
+        used = run(optimizer, 2)
+    assert lrs(used) == pytest.approx([0.0004, 0.0004])
+
+
+def test_takes_the_position_of_a_torch_one_cycle():
+    optimizer = sgd([weight()])
+    theirs = OneCycleLR(optimizer, max_lr=0.4, total_steps=TOTAL)
+    for _ in range(4):
+        optimizer.step()
+        theirs.step()
+    optimizer = sgd([weight()])
+    ours = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    ours.load_state_dict(theirs.state_dict())
+    assert first_group(run(optimizer, TOTAL - 4)) == expected(one_cycle(), TOTAL)[4:]
+
+
+def test_a_state_without_a_position_is_refused():
+    scheduler = ScheduleLR(sgd([weight()]), one_cycle(), TOTAL)
+    with pytest.raises(ValueError, match=r"state_dict must have 'last_epoch', got \['x'\]"):
+        scheduler.load_state_dict({"x": 1})
+
+
+def test_loading_a_plain_optimizers_state_keeps_the_schedule():
+    plain = sgd([weight()], lr=123.0)
+    plain.step()
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    used = run(optimizer, 3)
+    optimizer.load_state_dict(plain.state_dict())
+    used += run(optimizer, TOTAL - 3)
+    assert first_group(used) == expected(one_cycle(), TOTAL)
+
+
+# ---- one writer ---------------------------------------------------------------------------------
+
+
+def test_a_second_schedule_takes_over_with_the_firsts_peaks():
+    optimizer = sgd([{"params": [weight()]}, {"params": [weight()], "lr": 0.1}])
+    first = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 3)
+    second = ScheduleLR(optimizer, step_decay(), 8)
+    used = run(optimizer, 8)
+    assert lrs(used, 0) == [0.4 * point.lr for point in step_decay().trace(8)]
+    assert lrs(used, 1) == [0.1 * point.lr for point in step_decay().trace(8)]
+    assert (first.attached, first.last_epoch) == (False, 3)
+    assert (second.attached, second.last_epoch) == (True, 8)
+
+
+def test_another_scheduler_built_later_stops_it(told):
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 5)
+    SWALR(optimizer, swa_lr=0.05, anneal_epochs=1)
+    used = run(optimizer, 3)
+    assert not scheduler.attached
+    assert len(set(lrs(used))) == 1
+    assert scheduler.last_epoch == 5
+    assert any("stops after 5 of 11 steps" in message for message in told())
+
+
+def test_another_scheduler_built_before_is_warned_of():
+    optimizer = sgd([weight()])
+    OneCycleLR(optimizer, max_lr=0.4, total_steps=TOTAL)
+    with pytest.warns(UserWarning, match="Another scheduler was built on this SGD before"):
+        ScheduleLR(optimizer, one_cycle(), TOTAL, max_lr=0.4)
+    assert first_group(run(optimizer, TOTAL)) == expected(one_cycle(), TOTAL)
+
+
+def test_an_lr_that_other_code_sets_is_restored_and_told_once(told):
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+
+    def meddle():
+        optimizer.param_groups[0]["lr"] = 7.0
+        optimizer.step()
+
+    # The first pre hook is the scheduler's, so what is recorded is what the step has.
+    assert first_group(run(optimizer, TOTAL, meddle)) == expected(one_cycle(), TOTAL)
+    assert len(told()) == 1
+    assert "lr was set to 7 by other code" in told()[0]
+
+
+def test_detached_keeps_the_present_values():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 4)
+    scheduler.detach()
+    scheduler.detach()
+    assert set(first_group(run(optimizer, 3))) == {expected(one_cycle(), TOTAL)[4]}
+
+
+def test_nothing_keeps_optimizer_and_scheduler_alive():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, constant(), TOTAL)
+    run(optimizer, 2)
+    references = [weakref.ref(optimizer), weakref.ref(scheduler)]
+    del optimizer, scheduler
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]

@@ -1,0 +1,186 @@
+"""Train a network with a schedule: ``python train.py schedule=onecycle data=digits``.
+
+Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. This file, with
+``lightning_onecycle/_hydra``, is all that knows Hydra.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.callbacks import ShowPlan
+from experiments.task import Classifier
+from lightning_onecycle import Diverged, RunRecord, ScheduleCallback
+from lightning_onecycle._checks import choice, number, whole
+
+log = logging.getLogger("train")
+CHECKPOINT = Path("checkpoints", "last.ckpt")
+
+
+class UsageError(ValueError):
+    """The command line asks for what cannot be; the message names the key, the rule, the value."""
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Run one job; return its validation accuracy, or NaN if it diverged in a sweep."""
+    # What Lightning says of its own accord is left out; its warnings and what we say are not.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
+    )
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        return run(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except UsageError as error:
+        if in_a_sweep:
+            raise
+        sys.exit(f"train.py: {error}")
+    except Diverged as error:
+        log.error(f"diverged: {error}")
+        if in_a_sweep:
+            return float("nan")
+        sys.exit(1)
+
+
+def run(cfg: DictConfig, directory: Path) -> float | None:
+    """Build, fit and test what ``cfg`` describes; results go to ``directory``."""
+    check(cfg)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    schedule = build(cfg, "schedule")
+    data = build(cfg, "data")
+    load(data)
+    task = Classifier(
+        build(cfg, "model"), build(cfg, "optimizer"), cfg.data.num_classes, **cfg.task
+    )
+    name = HydraConfig.get().runtime.choices["schedule"]
+    size = cfg.data.batch_size
+    record = RunRecord(directory / "result.json", schedule=name, seed=cfg.seed, batch_size=size)
+    callbacks = [
+        ScheduleCallback(schedule, budget=cfg.budget),
+        record,
+        ShowPlan(directory, name, size),
+        *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
+    ]
+    logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
+    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger)
+    try:
+        trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
+        trainer.test(task, data, verbose=False)
+    except (SIGTERMException, SystemExit):
+        # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down.
+        say_how_it_ended(record.result, directory)
+        sys.exit(130)
+    finally:
+        log_hyperparameters(logger, cfg, record.result)
+    say_how_it_ended(record.result, directory)
+    return record.result["metrics"].get("val/acc")
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that would only fail when training has begun, or worse, would not."""
+    trainer = cfg.trainer
+    try:
+        whole("seed", cfg.seed, 0)
+        choice("budget", cfg.budget, ("steps", "time"))
+        number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
+        number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
+        whole("data.batch_size", cfg.data.batch_size, 1)
+        whole("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
+        for key in ("max_epochs", "max_steps"):
+            if trainer[key] not in (None, -1):
+                whole(f"trainer.{key}", trainer[key], 1)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def build(cfg: DictConfig, key: str, **more: Any) -> Any:
+    """Instantiate one group; a refusal by what it builds names the group's key."""
+    try:
+        return instantiate(cfg[key], **more, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+            raise UsageError(f"{key}.{cause}") from error
+        raise
+
+
+def load(data: LightningDataModule) -> None:
+    """Read the data now: what is missing or damaged is told before anything else is built."""
+    try:
+        if rank_zero_only.rank == 0:
+            data.prepare_data()
+        data.setup("fit")
+    except (ValueError, OSError) as error:
+        raise UsageError(f"data.{error}") from error
+
+
+@rank_zero_only
+def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict[str, Any]) -> None:
+    """Log the configuration with the final metrics, for TensorBoard's hparams tab."""
+    metrics = {f"hp/{name}": value for name, value in result.get("metrics", {}).items() if value}
+    groups = OmegaConf.masked_copy(cfg, ["seed", "schedule", "optimizer", "model", "data", "task"])
+    logger.log_hyperparams(OmegaConf.to_container(groups, resolve=True), metrics)
+    logger.save()
+
+
+@rank_zero_only
+def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
+    """Print what came of the run and how to look at it."""
+    metrics = result["metrics"]
+    shown = ", ".join(
+        f"{name} {metrics[name]:.4f}"
+        for name in ("val/loss", "val/acc", "test/acc")
+        if metrics.get(name) is not None
+    )
+    log.info(
+        f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
+        f" {shown or 'nothing measured yet'}"
+    )
+    if result["status"] == "interrupted":
+        log.info(f"go on: python train.py resume={directory}")
+    log.info(f"results: {directory / 'result.json'}   look: tensorboard --logdir {directory}")
+
+
+def with_options_of_the_resumed_run(arguments: list[str]) -> list[str]:
+    """Put the options that a run was started with before those given with ``resume=DIR``.
+
+    The run goes on in its own directory. Hydra's record of how it was started is left as it is.
+    """
+    (resume,) = [a for a in arguments if a.startswith("resume=")][-1:] or [""]
+    directory = Path(resume.removeprefix("resume=").strip("'\""))
+    if not resume or resume in ("resume=", "resume=null"):
+        return arguments
+    started_with = directory / ".hydra" / "overrides.yaml"
+    for needed in (directory / CHECKPOINT, started_with):
+        if not needed.is_file():
+            sys.exit(
+                f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
+                f" {str(directory)!r}: there is no {needed}"
+            )
+    if {"-m", "--multirun"} & set(arguments):
+        sys.exit("train.py: resume must be given to a single run, got it with --multirun")
+    before = [str(option) for option in OmegaConf.load(started_with)]
+    here = [f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
+    return [*before, *arguments, *here]
+
+
+if __name__ == "__main__":
+    sys.argv[1:] = with_options_of_the_resumed_run(sys.argv[1:])
+    main()
