@@ -44,6 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

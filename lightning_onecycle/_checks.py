@@ -18,7 +18,7 @@ def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> 
     if not isinstance(value, (str, bytes, bool)):
         try:
             result = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
         else:
             if math.isfinite(result) and holds(result):

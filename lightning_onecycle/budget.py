@@ -41,21 +41,25 @@ def steps_left(trainer: Trainer, *, epoch_starts: bool) -> int | None:
 
     Args:
         trainer: A trainer whose loaders are set up.
-        epoch_starts: Whether an epoch is just starting. Then what earlier epochs really took does
-            not matter. In the middle of one, as on resuming, it is the whole less what is done.
+        epoch_starts: Whether an epoch is just starting. If not, as on resuming in the middle of
+            one, the steps that are done in it are left out. What earlier epochs really took does
+            not matter.
     """
     limits = []
-    if epoch_starts:
-        in_epochs = steps_in_epochs(trainer, trainer.current_epoch)
-    else:
-        in_epochs = steps_in_epochs(trainer)
-        if in_epochs is not None:
-            in_epochs -= trainer.global_step
+    in_epochs = steps_in_epochs(trainer, trainer.current_epoch)
     if in_epochs is not None:
-        limits.append(in_epochs)
+        limits.append(in_epochs - (0 if epoch_starts else _steps_in_this_epoch(trainer)))
     if trainer.max_steps != -1:
         limits.append(trainer.max_steps - trainer.global_step)
     return max(min(limits), 0) if limits else None
+
+
+def _steps_in_this_epoch(trainer: Trainer) -> int:
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    if progress.is_last_batch:  # of the epoch before
+        return 0
+    accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
+    return progress.current.ready // accumulation
 
 
 def time_limit(trainer: Trainer) -> Timer | None:

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.phases import Schedule
+from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import one_cycle
 
@@ -71,7 +72,11 @@ class ScheduleCallback(Callback):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         self.schedule = schedule
         self.total_steps = None if total_steps is None else whole("total_steps", total_steps, 1)
-        if max_lr is not None and not isinstance(max_lr, Sequence):
+        if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
+            max_lr = [
+                number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)
+            ]
+        elif max_lr is not None:
             max_lr = number("max_lr", max_lr, "> 0", lambda v: v > 0)
         self.max_lr = max_lr
         self.budget = choice("budget", budget, ("steps", "time"))
@@ -119,7 +124,8 @@ class ScheduleCallback(Callback):
                 " write the same learning rate. Let configure_optimizers return only the optimizer,"
                 f" or leave {name} out."
             )
-        if not trainer.optimizers:
+        # Lightning puts an optimizer without groups where the module has none.
+        if not any(optimizer.param_groups for optimizer in trainer.optimizers):
             raise MisconfigurationException(f"{name} needs an optimizer; the module has none.")
         if not pl_module.automatic_optimization and self.total_steps is None:
             raise MisconfigurationException(
@@ -229,8 +235,6 @@ class ScheduleCallback(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or find_spec("matplotlib") is None:
             return
-        from lightning_onecycle.plots import plot_schedule
-
         scheduler = self.schedulers[0]
         peak = max(scheduler.max_lrs)
         axes = plot_schedule(self.schedule, scheduler.total_steps, max_lr=peak)

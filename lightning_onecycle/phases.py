@@ -122,7 +122,7 @@ class Schedule:
     phases: tuple[Phase, ...]
 
     def __post_init__(self) -> None:
-        phases = tuple(self.phases)
+        phases = tuple(self.phases) if isinstance(self.phases, Sequence) else ()
         if not phases or not all(isinstance(phase, Phase) for phase in phases):
             raise ValueError(f"phases must be one Phase or more, got {self.phases!r}")
         total = math.fsum(phase.fraction for phase in phases)

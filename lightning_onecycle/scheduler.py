@@ -94,27 +94,27 @@ class ScheduleLR(LRScheduler):
         self._segments = schedule.segments(self._total_steps)
         self._loaded: dict[str, Any] | None = None
         self._told: set[str] = set()
+        self._attached = True
+        self._in_step = False
 
         own = [float(group["lr"]) for group in optimizer.param_groups]
+        decays = [group.get("weight_decay") for group in optimizer.param_groups]
         previous = _writer_of(optimizer)
         if previous is not None:
             # What the groups hold now is a point of the other's schedule.
-            own = previous.max_lrs
+            previous._write()
+            own, decays = list(previous.max_lrs), list(previous._weight_decays)
             previous.detach()
-        self._lrs_when_built = own
+        self._own = own
+        self._groups_when_built = len(own)
+        self._max_lr = max_lr
         self.max_lrs = _peaks(own, max_lr)
         self._scale = max(self.max_lrs) / max(own) if max(own) > 0 else 1.0
-        self._weight_decays = [
-            previous._weight_decays[i] if previous is not None else group.get("weight_decay")
-            for i, group in enumerate(optimizer.param_groups)
-        ]
+        self._weight_decays = decays
+        # What the groups held first: a finetuning callback rebuilds them with it on resuming.
+        self._first_lrs = self.get_lr()
         self._written: list[float | Tensor] = []
         self._wrapped_before = hasattr(optimizer.step, "_wrapped_by_lr_sched")
-        if self._wrapped_before:
-            rank_zero_warn(
-                f"Another scheduler was built on this {type(optimizer).__name__} before. ScheduleLR"
-                " writes after every optimizer step: do not step the other one."
-            )
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -156,8 +156,9 @@ class ScheduleLR(LRScheduler):
             "last_epoch": self.last_epoch,
             "total_steps": self._total_steps,
             "max_lrs": list(self.max_lrs),
-            "lrs": self._last_lr,
-            "groups_when_built": len(self._lrs_when_built),
+            "weight_decays": list(self._weight_decays),
+            "first_lrs": list(self._first_lrs),
+            "groups_when_built": self._groups_when_built,
             "schedule": zlib.crc32(repr(self.schedule).encode()),
         }
 
@@ -173,13 +174,19 @@ class ScheduleLR(LRScheduler):
         if "last_epoch" not in state_dict:
             raise ValueError(f"state_dict must have 'last_epoch', got {sorted(state_dict)}")
         self.last_epoch = whole("last_epoch", state_dict["last_epoch"], 0)
-        peaks = state_dict.get("max_lrs", [])
-        first_added = state_dict.get("groups_when_built", len(peaks))
-        if self._lrs_when_built == state_dict.get("lrs") and first_added < len(peaks):
-            # A finetuning callback has rebuilt the groups with their last learning rates.
-            first_added = 0
-        self.max_lrs = self.max_lrs[:first_added] + list(peaks[first_added:])
-        del self.max_lrs[len(self.optimizer.param_groups) :]
+        peaks = list(state_dict.get("max_lrs", self.max_lrs))
+        decays = list(state_dict.get("weight_decays", self._weight_decays))
+        first_lrs = list(state_dict.get("first_lrs", self._first_lrs))
+        kept = state_dict.get("groups_when_built", self._groups_when_built)
+        default = self.optimizer.defaults.get("lr")
+        if self._own == first_lrs and any(lr != default for lr in self._own):
+            # A finetuning callback has rebuilt the groups: what they held is not their peak.
+            self._groups_when_built = kept
+            peaks, kept = _peaks(peaks, self._max_lr), 0
+        groups = len(self.optimizer.param_groups)
+        self.max_lrs = (self.max_lrs[:kept] + peaks[kept:])[:groups]
+        self._weight_decays = (self._weight_decays[:kept] + decays[kept:])[:groups]
+        self._first_lrs = first_lrs
         self._loaded = dict(state_dict)
         self._write()
 
@@ -200,7 +207,7 @@ class ScheduleLR(LRScheduler):
     @property
     def attached(self) -> bool:
         """Whether this scheduler still counts and writes."""
-        return bool(self._handles)
+        return self._attached
 
     def turns_at(self, step: int) -> bool:
         """Whether a phase starts or ends at ``step``."""
@@ -229,15 +236,21 @@ class ScheduleLR(LRScheduler):
 
     def detach(self) -> None:
         """Stop counting and writing, for good. The optimizer keeps its present values."""
+        self._stop()
         for handle in self._handles:
             handle.remove()
-        self._handles = []
+
+    def _stop(self) -> None:
+        self._attached = False
         if _writer_of(self.optimizer) is self:
             del _WRITERS[self.optimizer]
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._in_step = True
+        if not self._attached:
+            return
         if not self._wrapped_before and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-            self.detach()
+            self._stop()  # hooks cannot be removed while they run
             rank_zero_info(
                 f"Another scheduler was built on the {type(optimizer).__name__}: the schedule"
                 f" stops after {self.last_epoch} of {self._total_steps} steps."
@@ -247,11 +260,16 @@ class ScheduleLR(LRScheduler):
         else:
             for group, lr in zip(optimizer.param_groups, self._written, strict=True):
                 if group["lr"] is not lr:
-                    self._tell_once(f"lr was set to {group['lr']:g} by other code and is restored")
+                    who = "a scheduler built before" if self._wrapped_before else "other code"
+                    self._tell_once("lr", f"lr was set to {group['lr']:g} by {who} and is restored")
                     self._write()
                     break
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # The hooks run again inside a step that calls its parent class's: that is one step.
+        if not self._attached or not self._in_step:
+            return
+        self._in_step = False
         # A fused optimizer is called by GradScaler even for a step that it then leaves out.
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is None or not found_inf.item():
@@ -262,6 +280,8 @@ class ScheduleLR(LRScheduler):
             self._write()
 
     def _write(self) -> None:
+        if not self._attached:
+            return
         point = value_at(self._segments, self.last_epoch)
         groups = self.optimizer.param_groups
         if len(groups) > len(self.max_lrs):
@@ -270,6 +290,8 @@ class ScheduleLR(LRScheduler):
         for group, peak in zip(groups, self.max_lrs, strict=False):
             lr = peak * point.lr
             if isinstance(group["lr"], Tensor):
+                if self.optimizer.defaults.get("lr") is group["lr"]:
+                    group["lr"] = group["lr"].clone()  # torch gives the default to every group
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
@@ -293,7 +315,7 @@ class ScheduleLR(LRScheduler):
             group["momentum"] = momentum
         else:
             why = "its momentum is 0" if "momentum" in group else "it has none"
-            self._tell_once(f"momentum is not cycled: {why}")
+            self._tell_once("momentum", f"momentum is not cycled: {why}")
 
     def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
         for group in groups:
@@ -304,14 +326,17 @@ class ScheduleLR(LRScheduler):
                 # Given as it is to be now, in proportion to the other groups' present values.
                 peak = lr / factor if factor > 0 else lr
             self.max_lrs.append(peak)
+            self._first_lrs.append(lr)
             self._weight_decays.append(group.get("weight_decay"))
 
-    def _tell_once(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+    def _tell_once(self, about: str, what: str) -> None:
+        if about not in self._told:
+            self._told.add(about)
             rank_zero_info(f"ScheduleLR on {type(self.optimizer).__name__}: {what}.")
 
     def _tell_changes(self, saved: dict[str, Any]) -> None:
+        if self.last_epoch == 0:
+            return
         now = self.state_dict()
         changes = [
             f"{name} {saved[key]} -> {now[key]}"
@@ -382,4 +407,4 @@ def _peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[flo
         return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
     peak = number("max_lr", max_lr, "> 0", lambda v: v > 0)
     largest = max(own)
-    return [peak * lr / largest if largest > 0 else peak for lr in own]
+    return [peak * (lr / largest) if largest > 0 else peak for lr in own]

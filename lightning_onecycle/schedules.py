@@ -82,6 +82,9 @@ def one_cycle(
     )
     div_factor = number("div_factor", div_factor, ">= 1", lambda v: v >= 1)
     final_div_factor = number("final_div_factor", final_div_factor, ">= 1", lambda v: v >= 1)
+    choice("anneal", anneal, ("linear", "cos", "exp"))
+    if cycle_momentum and anneal == "exp":
+        number("base_momentum", base_momentum, "in (0, 1) with anneal='exp'", lambda v: 0 < v < 1)
     momentum = _momentum_range(cycle_momentum, base_momentum, max_momentum)
     start, final = 1.0 / div_factor, 1.0 / (div_factor * final_div_factor)
     up, down, high = (None, None, None) if momentum is None else momentum
@@ -145,7 +148,7 @@ def triangular(
     for cycle in range(cycles):
         bottom, top, next_bottom = low, 1.0, low
         if mode == "triangular2":
-            top = low + (1.0 - low) / 2**cycle
+            top = low + (1.0 - low) * 0.5**cycle
         elif mode == "exp_range":
             bottom, top, next_bottom = (
                 low * gamma**cycle,
@@ -311,7 +314,10 @@ def lr_range(
     low = number("min_factor", min_factor, "> 0", lambda v: v > 0)
     high = number("max_factor", max_factor, f"> min_factor = {low:g}", lambda v: v > low)
     choice("anneal", anneal, ("linear", "exp"))
-    level = None if momentum is None else (momentum, momentum)
+    level = None
+    if momentum is not None:
+        momentum = number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
+        level = (momentum, momentum)
     return Schedule((Phase(1.0, (low, high), level, anneal=anneal),))
 
 

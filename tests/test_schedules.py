@@ -722,7 +722,7 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         lambda: lr_range(0.1, 1, anneal="cos"),  # type: ignore[arg-type]
         "anneal must be one of 'linear', 'exp', got 'cos'",
     ),
-    (lambda: lr_range(0.1, 1, momentum=1), "momentum[0] must be >= 0 and < 1, got 1"),
+    (lambda: lr_range(0.1, 1, momentum=1), "momentum must be in [0, 1), got 1"),
     # Phase, Schedule
     (lambda: Phase(1.1, (0, 1)), "fraction must be in [0, 1], got 1.1"),
     (lambda: Phase(1, 0.5), "lr must be a pair (start, end), got 0.5"),  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""What may know what: the package stays light to import, and separate from what uses it."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lightning_onecycle
+
+PACKAGE = Path(lightning_onecycle.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+MAY_KNOW_HYDRA = {"sweep.py", "_hydra"}
+# Pure Python, by their own imports.
+PURE = [
+    "phases.py",
+    "schedules.py",
+    "_checks.py",
+    "range_test/curve.py",
+    "range_test/conditions.py",
+]
+
+
+def run(code):
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(result.stdout.split())
+
+
+def imports(path, *, everywhere=True):
+    """Return the top-level names that a file imports, inside functions as well or not."""
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_importing_adds_nothing_heavy_to_what_lightning_brings():
+    added = run(
+        "import sys, lightning.pytorch; before = set(sys.modules); import lightning_onecycle;"
+        " print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    assert "lightning_onecycle" in added
+    assert not added & {"hydra", "omegaconf", "sklearn", "matplotlib", "experiments", "pandas"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_who_imports_what(path):
+    names = imports(path)
+    assert not names & {"experiments", "train", "sklearn"}
+    if path.relative_to(PACKAGE).parts[0] not in MAY_KNOW_HYDRA:
+        assert not names & {"hydra", "omegaconf"}
+        assert "hydra" not in path.read_text().lower()
+    assert "matplotlib" not in imports(path, everywhere=False)
+
+
+@pytest.mark.parametrize("name", [name for name in PURE if (PACKAGE / name).exists()])
+def test_pure_modules_import_neither_torch_nor_lightning(name):
+    assert not imports(PACKAGE / name) & {"torch", "lightning", "pytorch_lightning"}
+
+
+def public():
+    return [getattr(lightning_onecycle, name) for name in lightning_onecycle.__all__]
+
+
+@pytest.mark.parametrize(
+    "item",
+    # A named tuple is its fields, and an exception its name.
+    [
+        item
+        for item in public()
+        if not (inspect.isclass(item) and issubclass(item, (tuple, Exception)))
+    ],
+    ids=lambda item: item.__name__,
+)
+def test_every_public_name_has_an_example(item):
+    assert ">>> " in inspect.getdoc(item)
+
+
+def test_all_is_sorted_and_complete():
+    names = lightning_onecycle.__all__
+    assert names == sorted(names)
+    assert all(item.__doc__ for item in public())
