@@ -45,6 +45,7 @@ def main(cfg: DictConfig) -> float | None:
     )
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging")
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:

@@ -287,10 +287,11 @@ class ScheduleLR(LRScheduler):
         if len(groups) > len(self.max_lrs):
             self._adopt(groups[len(self.max_lrs) :], point.lr)
         written = []
+        default: Any = self.optimizer.defaults.get("lr")
         for group, peak in zip(groups, self.max_lrs, strict=False):
             lr = peak * point.lr
             if isinstance(group["lr"], Tensor):
-                if self.optimizer.defaults.get("lr") is group["lr"]:
+                if group["lr"] is default:
                     group["lr"] = group["lr"].clone()  # torch gives the default to every group
                 group["lr"].fill_(lr)
             else:

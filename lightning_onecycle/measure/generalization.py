@@ -41,4 +41,4 @@ class GeneralizationGap(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the gaps."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        pl_module.log_dict(generalization_gap(metrics))
+        pl_module.log_dict(generalization_gap(metrics), sync_dist=True)

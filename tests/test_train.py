@@ -1,0 +1,268 @@
+"""train.py as a user runs it: real processes, real kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ROOT = Path(__file__).parents[1]
+QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
+# Long enough to be interrupted, with a checkpoint every tenth of a second.
+LONG = (*QUIET, "trainer.max_epochs=150", "callbacks.last_seconds.train_time_interval.seconds=0.1")
+
+
+def start(*options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "train.py", *options],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*options):
+    """Return the exit code and what was printed."""
+    process = start(*options)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def result_of(directory):
+    return json.loads((directory / "result.json").read_text())
+
+
+def weights_of(directory):
+    return torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def wait_for_steps(process, directory, steps):
+    """Wait until the checkpoint of a running process has taken so many optimizer steps."""
+    path = directory / "checkpoints" / "last.ckpt"
+    while process.poll() is None:
+        if path.is_file() and torch.load(path, weights_only=True)["global_step"] >= steps:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended early:\n{process.stdout.read()}")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The main job, as it comes."""
+    directory = tmp_path_factory.mktemp("finished")
+    code, output = run(*QUIET, f"hydra.run.dir={directory}")
+    assert code == 0, output
+    return directory, output
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    code, output = run(*LONG, f"hydra.run.dir={directory}")
+    assert code == 0, output
+    return directory
+
+
+def assert_same_end(directory, uninterrupted):
+    assert result_of(directory)["status"] == "completed"
+    assert result_of(directory)["metrics"] == result_of(uninterrupted)["metrics"]
+    ours, theirs = weights_of(directory), weights_of(uninterrupted)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_main_job_learns(finished):
+    directory, _ = finished
+    result = result_of(directory)
+    assert result["metrics"]["test/acc"] > 0.97
+    assert result["status"] == "completed"
+    # 1197 training images, 64 a batch, the last batch of each of 20 epochs left out.
+    assert result["steps"] == result["total_steps"] == 18 * 20
+    assert (
+        result
+        | {
+            "schedule": "onecycle",
+            "seed": 0,
+            "max_lr": 0.2,
+            "batch_size": 64,
+            "world_size": 1,
+            "effective_batch_size": 64,
+        }
+        == result
+    )
+    assert result["steps_per_second"] == pytest.approx(360 / result["fit_seconds"], rel=1e-2)
+
+
+def test_main_job_says_what_it_does(finished):
+    directory, output = finished
+    lines = output.strip().splitlines()
+    assert lines[0] == (
+        "onecycle over 360 steps: lr 0.02, peak 0.2, end 0.0002, momentum 0.95 to 0.85"
+    )
+    assert "effective batch size 64" in lines[1]
+    assert lines[2].startswith("completed: 360 steps in")
+    assert str(directory) in lines[3]
+    assert len(lines) == 4
+
+
+def test_main_job_leaves_everything(finished):
+    directory, _ = finished
+    assert OmegaConf.load(directory / ".hydra" / "config.yaml").optimizer.lr == 0.2
+    assert (directory / "schedule.png").read_bytes()[:4] == b"\x89PNG"
+    assert (directory / "train.log").read_text().startswith("onecycle over 360 steps")
+    assert weights_of(directory)
+
+
+def test_main_job_is_in_tensorboard(finished):
+    directory, _ = finished
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+    tags = events.Tags()
+    assert {
+        "lr",
+        "momentum",
+        "weight_decay",
+        "train/loss",
+        "val/loss",
+        "val/acc",
+        "gap/loss",
+        "gap/acc",
+        "test/acc",
+        "hp/val/acc",
+    } <= set(tags["scalars"])
+    assert "schedule" in tags["images"]
+    lrs = events.Scalars("lr")
+    assert len({event.step for event in lrs}) == len(lrs) == 360
+    assert max(event.value for event in lrs) == pytest.approx(0.2)
+    assert lrs[-1].value == pytest.approx(0.2 / 1000)
+    plugins = {
+        value.metadata.plugin_data.plugin_name
+        for file in directory.glob("events*")
+        for value in values_in(file)
+    }
+    assert {"custom_scalars", "hparams"} <= plugins
+
+
+def values_in(file):
+    from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+    for event in LegacyEventFileLoader(str(file)).Load():
+        yield from event.summary.value
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["schedule.pct_start=1.5"], "schedule.pct_start must be in (0, 1), got 1.5"),
+        (["schedule.div_factor=0"], "schedule.div_factor must be >= 1, got 0"),
+        (["data.batch_size=0"], "data.batch_size must be a whole number >= 1, got 0"),
+        (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
+        (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
+        (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
+        (["resume=/no/such"], "there is no /no/such/checkpoints/last.ckpt"),
+        (["schedule.pct_strat=0.4"], "Key 'pct_strat' is not in struct"),
+        (["schedule=nonesuch"], "In 'config': Could not find 'schedule/nonesuch'"),
+    ],
+)
+def test_bad_input_is_refused_before_training(tmp_path, options, message):
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path / 'run'}", *options)
+    assert code != 0
+    assert message in output
+    assert "Traceback" not in output
+    assert "over 360 steps" not in output
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_diverging_run_says_so(tmp_path):
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", "optimizer.lr=1e9")
+    assert code == 1
+    assert "diverged: the loss is nan after" in output
+    result = result_of(tmp_path)
+    assert result["status"] == "diverged"
+    assert "try a lower optimizer.lr" in result["reason"]
+    assert result["steps"] < 360
+
+
+def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
+    moments = sorted(random.Random(0).sample(range(100, 2300), 3))
+    options = [*LONG, f"hydra.run.dir={tmp_path}"]
+    for steps in moments:
+        process = start(*options)
+        wait_for_steps(process, tmp_path, steps)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert result_of(tmp_path)["status"] == "interrupted"
+        options = [f"resume={tmp_path}"]
+    code, output = run(*options)
+    assert code == 0, output
+    assert f"{result_of(uninterrupted)['total_steps']:,} steps" in output
+    assert_same_end(tmp_path, uninterrupted)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
+    process = start(*LONG, f"hydra.run.dir={tmp_path}")
+    wait_for_steps(process, tmp_path, 500)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "Traceback" not in output
+    assert f"go on: python train.py resume={tmp_path}" in output
+    result = result_of(tmp_path)
+    assert result["status"] == "interrupted"
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == result["steps"]  # nothing is lost, not one step
+    code, output = run(f"resume={tmp_path}")
+    assert code == 0, output
+    assert_same_end(tmp_path, uninterrupted)
+
+
+def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(finished):
+    directory, _ = finished
+    code, output = run(f"resume={directory}", "trainer.max_epochs=25", "optimizer.lr=0.1")
+    assert code == 0, output
+    assert "total_steps 360 -> 450" in output
+    assert "peak [0.2] -> [0.1]" in output
+    result = result_of(directory)
+    assert result["steps"] == result["total_steps"] == 450
+    assert result["max_lr"] == 0.1
+    assert result["fit_seconds"] > 0
+
+
+def test_several_devices(tmp_path):
+    code, output = run(
+        *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}"
+    )
+    assert code == 0, output
+    result = result_of(tmp_path)
+    assert result["world_size"] == 2
+    assert result["effective_batch_size"] == 128
+    # 1197 images are 598 for each device, and 9 full batches of 64.
+    assert result["steps"] == result["total_steps"] == 27
+    assert output.count("onecycle over 27 steps") == 1
+
+
+def test_multirun_goes_on_behind_a_diverging_job(tmp_path):
+    code, output = run(
+        *QUIET,
+        "-m",
+        "optimizer.lr=0.2,1e9,0.1",
+        "trainer.max_epochs=2",
+        f"hydra.sweep.dir={tmp_path}",
+    )
+    assert code == 0, output
+    results = {
+        result_of(file.parent)["max_lr"]: result_of(file.parent)["status"]
+        for file in tmp_path.glob("*/result.json")
+    }
+    assert results == {0.2: "completed", 1e9: "diverged", 0.1: "completed"}
