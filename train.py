@@ -45,7 +45,9 @@ def main(cfg: DictConfig) -> float | None:
     )
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than the logging")
+    warnings.filterwarnings(
+        "ignore", "The number of training batches .* is smaller than the logging"
+    )
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
@@ -160,15 +162,19 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     log.info(f"results: {directory / 'result.json'}   look: tensorboard --logdir {directory}")
 
 
-def with_options_of_the_resumed_run(arguments: list[str]) -> list[str]:
-    """Put the options that a run was started with before those given with ``resume=DIR``.
+def arguments_for_hydra(arguments: list[str]) -> list[str]:
+    """Return the command line with ``-m`` first, and with a resumed run's own options.
 
-    The run goes on in its own directory. Hydra's record of how it was started is left as it is.
+    Hydra takes a flag only before the options or behind them. With ``resume=DIR``, the options
+    that the run was started with come before those given now; it goes on in its own directory,
+    and Hydra's record of how it was started is left as it is.
     """
-    (resume,) = [a for a in arguments if a.startswith("resume=")][-1:] or [""]
-    directory = Path(resume.removeprefix("resume=").strip("'\""))
-    if not resume or resume in ("resume=", "resume=null"):
-        return arguments
+    sweep = [a for a in arguments if a in ("-m", "--multirun")]
+    options = [a for a in arguments if a not in sweep]
+    given = [a.removeprefix("resume=").strip("'\"") for a in options if a.startswith("resume=")]
+    if not given or given[-1] in ("", "null"):
+        return [*sweep, *options]
+    directory = Path(given[-1])
     started_with = directory / ".hydra" / "overrides.yaml"
     for needed in (directory / CHECKPOINT, started_with):
         if not needed.is_file():
@@ -176,13 +182,12 @@ def with_options_of_the_resumed_run(arguments: list[str]) -> list[str]:
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {str(directory)!r}: there is no {needed}"
             )
-    if {"-m", "--multirun"} & set(arguments):
-        sys.exit("train.py: resume must be given to a single run, got it with --multirun")
+    if sweep:
+        sys.exit(f"train.py: resume must be given to a single run, got it with {sweep[0]}")
     before = [str(option) for option in OmegaConf.load(started_with)]
-    here = [f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
-    return [*before, *arguments, *here]
+    return [*before, *options, f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = with_options_of_the_resumed_run(sys.argv[1:])
+    sys.argv[1:] = arguments_for_hydra(sys.argv[1:])
     main()

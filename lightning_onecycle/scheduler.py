@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_onecycle._checks import number, whole
+from lightning_onecycle import _groups
+from lightning_onecycle._checks import whole
 from lightning_onecycle.phases import Schedule, value_at
 
-# The ScheduleLR that writes to each optimizer: there is never more than one.
+# The last ScheduleLR of each optimizer, kept alive by its hooks: there is never more than one.
 _WRITERS: weakref.WeakKeyDictionary[Optimizer, weakref.ref[ScheduleLR]] = (
     weakref.WeakKeyDictionary()
 )
@@ -99,16 +100,16 @@ class ScheduleLR(LRScheduler):
 
         own = [float(group["lr"]) for group in optimizer.param_groups]
         decays = [group.get("weight_decay") for group in optimizer.param_groups]
-        previous = _writer_of(optimizer)
+        previous = _last_writer_of(optimizer)
         if previous is not None:
-            # What the groups hold now is a point of the other's schedule.
-            previous._write()
-            own, decays = list(previous.max_lrs), list(previous._weight_decays)
-            previous.detach()
+            if previous.wrote_last():
+                # What the groups hold now is a point of the other's schedule.
+                own, decays = list(previous.max_lrs), list(previous._weight_decays)
+            previous._leave()
         self._own = own
         self._groups_when_built = len(own)
         self._max_lr = max_lr
-        self.max_lrs = _peaks(own, max_lr)
+        self.max_lrs = _groups.peaks(own, max_lr)
         self._scale = max(self.max_lrs) / max(own) if max(own) > 0 else 1.0
         self._weight_decays = decays
         # What the groups held first: a finetuning callback rebuilds them with it on resuming.
@@ -182,7 +183,7 @@ class ScheduleLR(LRScheduler):
         if self._own == first_lrs and any(lr != default for lr in self._own):
             # A finetuning callback has rebuilt the groups: what they held is not their peak.
             self._groups_when_built = kept
-            peaks, kept = _peaks(peaks, self._max_lr), 0
+            peaks, kept = _groups.peaks(peaks, self._max_lr), 0
         groups = len(self.optimizer.param_groups)
         self.max_lrs = (self.max_lrs[:kept] + peaks[kept:])[:groups]
         self._weight_decays = (self._weight_decays[:kept] + decays[kept:])[:groups]
@@ -226,9 +227,9 @@ class ScheduleLR(LRScheduler):
             if peak not in seen:
                 suffix = f"/pg{index}" if seen else ""
                 values[f"lr{suffix}"] = float(group["lr"])
-                if "betas" in group or "momentum" in group:
-                    momentum = group["betas"][0] if "betas" in group else group["momentum"]
-                    values[f"momentum{suffix}"] = float(momentum)
+                momentum = _groups.momentum(group)
+                if momentum is not None:
+                    values[f"momentum{suffix}"] = momentum
                 if "weight_decay" in group:
                     values[f"weight_decay{suffix}"] = float(group["weight_decay"])
                 seen.add(peak)
@@ -236,21 +237,25 @@ class ScheduleLR(LRScheduler):
 
     def detach(self) -> None:
         """Stop counting and writing, for good. The optimizer keeps its present values."""
-        self._stop()
+        self._attached = False
+
+    def wrote_last(self) -> bool:
+        """Whether the groups' learning rates are still what this scheduler has written."""
+        self._write()
+        groups = self.optimizer.param_groups
+        return [group["lr"] for group in groups] == self._written
+
+    def _leave(self) -> None:
+        self.detach()
         for handle in self._handles:
             handle.remove()
-
-    def _stop(self) -> None:
-        self._attached = False
-        if _writer_of(self.optimizer) is self:
-            del _WRITERS[self.optimizer]
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._in_step = True
         if not self._attached:
             return
         if not self._wrapped_before and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-            self._stop()  # hooks cannot be removed while they run
+            self.detach()
             rank_zero_info(
                 f"Another scheduler was built on the {type(optimizer).__name__}: the schedule"
                 f" stops after {self.last_epoch} of {self._total_steps} steps."
@@ -289,34 +294,16 @@ class ScheduleLR(LRScheduler):
         written = []
         default: Any = self.optimizer.defaults.get("lr")
         for group, peak in zip(groups, self.max_lrs, strict=False):
-            lr = peak * point.lr
-            if isinstance(group["lr"], Tensor):
-                if group["lr"] is default:
-                    group["lr"] = group["lr"].clone()  # torch gives the default to every group
-                group["lr"].fill_(lr)
-            else:
-                group["lr"] = lr
+            _groups.set_lr(group, peak * point.lr, default)
             written.append(group["lr"])
-            if point.momentum is not None:
-                self._write_momentum(group, point.momentum)
+            if point.momentum is not None and not _groups.set_momentum(group, point.momentum):
+                why = "its momentum is 0" if "momentum" in group else "it has none"
+                self._tell_once("momentum", f"momentum is not cycled: {why}")
         self._written = written
         if self.schedule.schedules_weight_decay:
             for group, decay in zip(groups, self._weight_decays, strict=False):
                 if decay is not None:
                     group["weight_decay"] = decay * point.weight_decay
-
-    def _write_momentum(self, group: dict[str, Any], momentum: float) -> None:
-        if "betas" in group:
-            beta1, *others = group["betas"]
-            if isinstance(beta1, Tensor):
-                beta1.fill_(momentum)
-            else:
-                group["betas"] = (momentum, *others)
-        elif group.get("momentum"):
-            group["momentum"] = momentum
-        else:
-            why = "its momentum is 0" if "momentum" in group else "it has none"
-            self._tell_once("momentum", f"momentum is not cycled: {why}")
 
     def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
         for group in groups:
@@ -391,21 +378,6 @@ def scheduler_config(
     }
 
 
-def _writer_of(optimizer: Optimizer) -> ScheduleLR | None:
+def _last_writer_of(optimizer: Optimizer) -> ScheduleLR | None:
     reference = _WRITERS.get(optimizer)
     return None if reference is None else reference()
-
-
-def _peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[float]:
-    if max_lr is None:
-        return list(own)
-    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
-        if len(max_lr) != len(own):
-            raise ValueError(
-                f"max_lr must have one value for each of the {len(own)} parameter groups,"
-                f" got {list(max_lr)}"
-            )
-        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
-    peak = number("max_lr", max_lr, "> 0", lambda v: v > 0)
-    largest = max(own)
-    return [peak * (lr / largest) if largest > 0 else peak for lr in own]

@@ -10,6 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
+# Two processes of tests must not wait for each other's threads.
+torch.set_num_threads(1)
+
 sgd = partial(torch.optim.SGD, lr=0.4, momentum=0.9)
 
 

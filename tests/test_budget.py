@@ -35,8 +35,8 @@ def trainer(batches=10, max_epochs=4, accumulate=1, done=None, callbacks=(), **n
         ({"accumulate": 5}, 0, 8),
         ({"accumulate": 4}, 0, 12),
         ({"accumulate": 99}, 0, 4),
-        ({"callbacks": [GradientAccumulationScheduler({0: 10, 2: 5})]}, 0, 1 + 1 + 2 + 2),
-        ({"callbacks": [GradientAccumulationScheduler({1: 3})]}, 0, 10 + 4 + 4 + 4),
+        ({"plan": {0: 10, 2: 5}}, 0, 1 + 1 + 2 + 2),
+        ({"plan": {1: 3}}, 0, 10 + 4 + 4 + 4),
         ({"batches": math.inf}, 0, None),
         ({"max_epochs": -1}, 0, None),
         ({"max_epochs": None}, 0, None),
@@ -45,6 +45,8 @@ def trainer(batches=10, max_epochs=4, accumulate=1, done=None, callbacks=(), **n
     ids=str,
 )
 def test_steps_in_epochs(arguments, first_epoch, steps):
+    if "plan" in arguments:
+        arguments = {"callbacks": [GradientAccumulationScheduler(dict(arguments["plan"]))]}
     assert budget.steps_in_epochs(trainer(**arguments), first_epoch) == steps
 
 

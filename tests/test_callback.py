@@ -347,7 +347,6 @@ def test_peaks(max_lr, peaks):
         (lambda: OneCycle(pct_start=1.5), ValueError, r"pct_start must be in \(0, 1\), got 1.5"),
         (lambda: ScheduleCallback("1cycle"), TypeError, "schedule must be a Schedule, got str"),
     ],
-    ids=str,
 )
 def test_bad_arguments_are_refused_where_they_are_given(make, error, message):
     with pytest.raises(error, match=message):

@@ -618,3 +618,20 @@ def test_nothing_keeps_optimizer_and_scheduler_alive():
     del optimizer, scheduler
     gc.collect()
     assert [reference() for reference in references] == [None, None]
+
+
+def test_an_optimizer_used_again_starts_a_new_cycle_from_its_own_lr():
+    optimizer = sgd([weight()])
+    first = ScheduleLR(optimizer, one_cycle(), 4)
+    for _ in range(4):
+        optimizer.step()
+    first.detach()
+    assert optimizer.param_groups[0]["lr"] < 0.4
+    assert ScheduleLR(optimizer, one_cycle(), 4).max_lrs == [0.4]
+
+
+def test_an_lr_set_after_detaching_is_the_next_peak():
+    optimizer = sgd([weight()])
+    ScheduleLR(optimizer, one_cycle(), 4).detach()
+    optimizer.param_groups[0]["lr"] = 0.1
+    assert ScheduleLR(optimizer, one_cycle(), 4).max_lrs == [0.1]

@@ -36,6 +36,12 @@ class RunRecord(Callback):
     Args:
         path: The file. Written by rank 0 alone, and never half.
         **facts: What identifies the run: ``schedule``, ``seed``, ``batch_size`` (per device).
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> from lightning_onecycle import OneCycle
+        >>> record = RunRecord("logs/result.json", schedule="onecycle", seed=1, batch_size=64)
+        >>> trainer = Trainer(callbacks=[OneCycle(), record], logger=False)
     """
 
     def __init__(self, path: str | Path, **facts: Any) -> None:

@@ -1,0 +1,119 @@
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from conftest import Tiny, loader, quiet_trainer
+from lightning_onecycle import Diverged, OneCycle, RunRecord
+
+FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
+
+
+class At(Callback):
+    """Calls ``what`` in the middle of training."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 7:
+            self.what()
+
+
+class Measured(Tiny):
+    def training_step(self, batch, batch_idx):
+        self.log("train/loss", self.loss(), on_step=False, on_epoch=True)
+        self.log("odd", float("nan"))
+        return self.loss()
+
+    def test_step(self, batch, batch_idx):
+        self.log("test/acc", 0.5)
+
+
+def read(path):
+    return json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN is not JSON
+
+
+def train(path, *callbacks, ckpt_path=None, **arguments):
+    trainer = quiet_trainer(OneCycle(), RunRecord(path, **FACTS), *callbacks, **arguments)
+    module = Measured()
+    trainer.fit(module, loader(5), ckpt_path=ckpt_path)
+    return trainer, module
+
+
+def raises(exception):
+    def now():
+        raise exception
+
+    return now
+
+
+def test_a_completed_run(tmp_path):
+    path = tmp_path / "run" / "result.json"
+    trainer, module = train(path, max_epochs=2, accumulate_grad_batches=2)
+    result = read(path)
+    assert result | FACTS == result
+    assert (result["steps"], result["total_steps"], result["epochs"]) == (6, 6, 2)
+    assert (result["max_lr"], result["world_size"]) == (0.4, 1)
+    assert result["effective_batch_size"] == 8
+    assert (result["status"], result["reason"]) == ("completed", None)
+    assert result["steps_per_second"] == pytest.approx(6 / result["fit_seconds"], rel=0.2)
+    assert result["metrics"]["train/loss"] == pytest.approx(
+        float(trainer.callback_metrics["train/loss"])
+    )
+    assert result["metrics"]["odd"] is None
+    trainer.test(module, loader(2), verbose=False)
+    assert read(path) == result | {"metrics": result["metrics"] | {"test/acc": 0.5, "odd": None}}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("exception", "status", "reason"),
+    [
+        (Diverged("the loss is nan"), "diverged", "Diverged: the loss is nan"),
+        (KeyboardInterrupt(), "interrupted", "KeyboardInterrupt"),
+        (torch.OutOfMemoryError("2 TiB"), "failed", "OutOfMemoryError: 2 TiB"),
+    ],
+)
+def test_how_a_run_ends_is_kept(tmp_path, exception, status, reason):
+    path = tmp_path / "result.json"
+    # Lightning turns Ctrl-C into an exit.
+    with pytest.raises((type(exception), SystemExit)):
+        train(path, At(raises(exception)), max_epochs=3)
+    result = read(path)
+    assert (result["status"], result["reason"]) == (status, reason)
+    assert (result["steps"], result["total_steps"]) == (7, 15)
+
+
+def test_while_it_runs_it_says_what_a_kill_would_leave(tmp_path):
+    seen = []
+    path = tmp_path / "result.json"
+    train(path, At(lambda: seen.append(read(path))), max_epochs=3)
+    assert seen[0]["status"] == "interrupted"
+    assert seen[0]["reason"] == "still running, or killed"
+    assert seen[0]["steps"] == 5  # of the last epoch that has ended
+    assert "train/loss" in seen[0]["metrics"]
+
+
+def test_a_failure_before_training_is_kept(tmp_path):
+    class Broken(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            raise ValueError("no")
+
+    path = tmp_path / "result.json"
+    with pytest.raises(ValueError, match="no"):
+        train(path, Broken(), max_epochs=1)
+    assert read(path) == FACTS | {"status": "failed", "reason": "ValueError: no", "metrics": {}}
+
+
+def test_a_resumed_run_counts_all_its_time(tmp_path):
+    path = tmp_path / "result.json"
+    saving = ModelCheckpoint(tmp_path, save_last=True)
+    train(path, saving, max_epochs=2)
+    first = read(path)
+    train(path, max_epochs=3, ckpt_path=tmp_path / "last.ckpt")
+    second = read(path)
+    assert second["fit_seconds"] > first["fit_seconds"]
+    assert (second["steps"], second["total_steps"]) == (15, 15)
