@@ -1,0 +1,66 @@
+"""The two pictures of the README: the schedule, and what a run with it looks like.
+
+    python train.py experiment=fashion_resnet hydra.run.dir=logs/readme
+    python -m experiments.figures.readme logs/readme
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_onecycle import one_cycle
+from lightning_onecycle.plots import new_axes, plot_schedule
+
+HERE = Path(__file__).parent
+TRAINING, VALIDATION, RATE = "#0072B2", "#D55E00", "0.6"
+
+
+def plot_run(directory: Path) -> Axes:
+    """Draw training and validation loss of a run over its learning rate."""
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+
+    def curve(tag: str) -> tuple[list[int], list[float]]:
+        points = events.Scalars(tag)
+        return [point.step for point in points], [point.value for point in points]
+
+    result = json.loads((directory / "result.json").read_text())
+    ax = new_axes()
+    rate = ax.twinx()
+    rate.fill_between(*curve("lr"), color="0.93", zorder=0)
+    rate.set_ylabel("learning rate", color=RATE)
+    rate.tick_params(axis="y", colors=RATE)
+    rate.set_ylim(bottom=0)
+    ax.set_zorder(rate.get_zorder() + 1)
+    ax.patch.set_visible(False)
+    ax.plot(*curve("train/loss_step"), color=TRAINING, alpha=0.25, linewidth=0.8)
+    ax.plot(*curve("train/loss"), "o-", color=TRAINING, label="training loss, mean of the epoch")
+    ax.plot(*curve("val/loss"), "s--", color=VALIDATION, label="validation loss")
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("optimizer step")
+    ax.set_ylabel("loss")
+    ax.legend(frameon=False)
+    for axes in (ax, rate):
+        axes.spines[["top", "right"]].set_visible(False)
+    accuracy = result["metrics"]["test/acc"]
+    ax.set_title(f"test accuracy {accuracy:.2%} after {result['steps']:,} steps", loc="left")
+    return ax
+
+
+def main() -> None:
+    """Write ``schedule.png`` and ``run.png`` beside this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path, help="of a finished run")
+    directory = parser.parse_args().directory
+    result = json.loads((directory / "result.json").read_text())
+    schedule = plot_schedule(one_cycle(), result["total_steps"], max_lr=result["max_lr"])
+    schedule.figure.savefig(HERE / "schedule.png")
+    plot_run(directory).figure.savefig(HERE / "run.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Every option of every config group builds what its name says."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class, get_method, instantiate
+from lightning.pytorch import LightningDataModule, Trainer
+from omegaconf import OmegaConf
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+import lightning_onecycle
+from lightning_onecycle import Schedule, one_cycle
+
+CONF = Path(__file__).parents[1] / "conf"
+SCHEDULES = {
+    "onecycle",
+    "onecycle_torch",
+    "onecycle_fastai",
+    "airbench",
+    "triangular",
+    "triangular2",
+    "exp_range",
+    "step",
+    "warmup_step",
+    "cosine",
+    "trapezoid",
+    "constant",
+}
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def built(group, *overrides):
+    return instantiate(composed(*overrides)[group], _convert_="all")
+
+
+def defaults_of(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_all_presets_are_there():
+    assert set(options("schedule")) == SCHEDULES
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_schedule_builds_and_says_where_its_numbers_come_from(name):
+    schedule = built("schedule", f"schedule={name}")
+    assert isinstance(schedule, Schedule)
+    highest = max(point.lr for point in schedule.trace(1000))
+    # The upper bound of exp_range has fallen by half a cycle when it is first met.
+    assert highest == (pytest.approx(0.79**0.5) if name == "exp_range" else 1.0)
+    assert (CONF / "schedule" / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_schedule_lists_every_argument(name):
+    config = OmegaConf.load(CONF / "schedule" / f"{name}.yaml")
+    function = getattr(lightning_onecycle, config.pop("_target_").rpartition(".")[2])
+    missing = set(inspect.signature(function).parameters) - set(config)
+    # Without a cycle of momentum, its range would only mislead.
+    assert missing <= {"base_momentum", "max_momentum"}
+    assert not missing or config.cycle_momentum is False
+
+
+def test_the_default_is_smiths():
+    config = OmegaConf.to_container(composed().schedule)
+    assert config.pop("_target_") == "lightning_onecycle.one_cycle"
+    assert config == defaults_of(one_cycle)
+
+
+def test_the_torch_preset_has_torchs_defaults():
+    theirs = defaults_of(OneCycleLR)
+    ours = OmegaConf.to_container(composed("schedule=onecycle_torch").schedule)
+    assert theirs["three_phase"] is False
+    assert ours.pop("pct_final") == 0.0
+    assert ours.pop("anneal") == theirs["anneal_strategy"]
+    for name in set(ours) - {"_target_"}:
+        assert ours[name] == theirs[name], name
+
+
+def test_the_fastai_preset_ends_a_hundred_thousandth_of_the_peak():
+    trace = built("schedule", "schedule=onecycle_fastai").trace(1000)
+    assert trace[0].lr == pytest.approx(1 / 25)
+    assert trace[-1].lr == pytest.approx(1e-5)
+    assert trace[249] == (1.0, 0.85, 1.0)
+
+
+def test_the_airbench_preset_goes_from_a_fifth_to_seven_hundredths():
+    trace = built("schedule", "schedule=airbench").trace(1000)
+    assert trace[0].lr == pytest.approx(0.2)
+    assert trace[229].lr == 1.0
+    assert trace[-1].lr == pytest.approx(0.07)
+    assert {point.momentum for point in trace} == {None}
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_an_optimizer_takes_parameters_and_has_its_peak(name):
+    make = built("optimizer", f"optimizer={name}", "optimizer.lr=0.125")
+    optimizer = make([nn.Parameter(torch.zeros(1))])
+    assert optimizer.param_groups[0]["lr"] == 0.125
+
+
+@pytest.mark.parametrize("name", options("data"))
+def test_data_is_a_data_module_with_every_argument_listed(name):
+    config = composed(f"data={name}").data
+    assert isinstance(instantiate(config, _convert_="all"), LightningDataModule)
+    for cls in get_class(config._target_).__mro__[:2]:
+        known = set(inspect.signature(cls.__init__).parameters) - {"self", "options"}
+        named = {n for n in known if inspect.signature(cls.__init__).parameters[n].kind != 4}
+        assert named <= set(config)
+
+
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("name", options("model"))
+def test_a_model_fits_the_data(name, data):
+    overrides = (f"model={name}", f"data={data}")
+    shape = composed(*overrides).data.shape
+    if name == "lenet" and shape[1] < 16:
+        with pytest.raises(Exception, match="16"):
+            built("model", *overrides)
+        return
+    net = built("model", *overrides)
+    assert isinstance(net, nn.Module)
+    assert net.eval()(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", options("trainer"))
+def test_a_trainer_has_known_keys(name):
+    config = composed(f"trainer={name}").trainer
+    known = inspect.signature(get_method(f"{config._target_}.__init__")).parameters
+    assert set(config) - {"_target_"} <= set(known)
+    if config.accelerator != "gpu":
+        assert isinstance(instantiate(config, logger=False), Trainer)
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_an_experiment_composes(name):
+    assert composed(f"experiment={name}")
+
+
+def test_nothing_of_a_callback_is_left_to_chance():
+    for name, callback in composed().callbacks.items():
+        assert callback._target_, name

@@ -1,0 +1,51 @@
+"""The README's Python runs, its commands exist, and its map is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "\n".join(blocks("python"))
+    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    assert (tmp_path / "schedule.png").is_file()
+
+
+def test_the_first_block_runs_the_main_job_and_the_second_the_tests():
+    first, second = blocks("bash")[:2]
+    for block in (first, second):
+        assert block.startswith("python3 -m venv .venv && . .venv/bin/activate\n")
+    assert first.endswith("\npython train.py\n")
+    assert second.endswith("\npytest -n 2\n")
+
+
+def test_every_file_of_its_map_and_its_links_is_there():
+    (area,) = re.findall(r"^```\n(train\.py .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    folder = ROOT
+    for line in area.splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = ROOT / name if name.endswith("/") else ROOT
+            assert (ROOT / name).exists(), name
+        else:
+            assert (folder / name).exists(), name
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("group", ["schedule", "data", "model", "optimizer", "trainer"])
+def test_it_lists_every_option(group):
+    (row,) = re.findall(rf"^\| `{group}` \|(.*)\|$", README, re.MULTILINE)
+    listed = set(re.findall(r"`(\w+)`", row))
+    there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+    assert there == listed
