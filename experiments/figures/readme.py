@@ -1,7 +1,7 @@
 """The two pictures of the README: the schedule, and what a run with it looks like.
 
-    python train.py experiment=fashion_resnet hydra.run.dir=logs/readme
-    python -m experiments.figures.readme logs/readme
+Run ``python train.py experiment=fashion_resnet hydra.run.dir=logs/readme``, and then
+``python -m experiments.figures.readme logs/readme``.
 """
 
 from __future__ import annotations
