@@ -137,10 +137,19 @@ def load(data: LightningDataModule) -> None:
 
 @rank_zero_only
 def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict[str, Any]) -> None:
-    """Log the configuration with the final metrics, for TensorBoard's hparams tab."""
-    metrics = {f"hp/{name}": value for name, value in result.get("metrics", {}).items() if value}
-    groups = OmegaConf.masked_copy(cfg, ["seed", "schedule", "optimizer", "model", "data", "task"])
-    logger.log_hyperparams(OmegaConf.to_container(groups, resolve=True), metrics)
+    """Log what people compare, with the final metrics, for TensorBoard's hparams tab."""
+    choices = HydraConfig.get().runtime.choices
+    parameters = {group: choices[group] for group in ("schedule", "optimizer", "model", "data")} | {
+        "lr": cfg.optimizer.lr,
+        "weight_decay": cfg.optimizer.weight_decay,
+        "seed": cfg.seed,
+        "epochs": cfg.trainer.max_epochs,
+        "effective_batch_size": result.get("effective_batch_size"),
+    }
+    parameters |= {f"schedule/{k}": v for k, v in cfg.schedule.items() if k != "_target_"}
+    final = result.get("metrics", {})
+    metrics = {f"hp/{name}": final.get(name) for name in ("val/acc", "val/loss", "test/acc")}
+    logger.log_hyperparams(parameters, {k: v for k, v in metrics.items() if v is not None})
     logger.save()
 
 
