@@ -153,6 +153,14 @@ class ScheduleCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plan the run: the loaders are final, and a checkpoint is restored."""
         self._plan(trainer, epoch_starts=False)
+        if self.total_steps is not None and pl_module.automatic_optimization:
+            left = budgets.steps_left(trainer, epoch_starts=False)
+            end = None if left is None else self.schedulers[0].last_epoch + left
+            if end is not None and end != self.total_steps:
+                rank_zero_info(
+                    f"total_steps={self.total_steps} is given, and this fit ends after {end} steps:"
+                    f" the schedule {'is cut off' if end < self.total_steps else 'holds its end'}."
+                )
         if self.budget == "steps":
             self._log_figure(trainer)
 

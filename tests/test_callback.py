@@ -580,3 +580,13 @@ def test_tensorboard_has_the_curves_and_the_figure(tmp_path):
     (figure,) = events.Images("schedule")
     assert figure.step == 0
     assert figure.encoded_image_string.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("total", "says"), [(24, None), (30, "the schedule is cut off"), (20, "holds its end")]
+)
+def test_total_steps_that_are_not_those_of_the_fit_are_told(told, total, says):
+    fit(Tiny(), OneCycle(total_steps=total), max_epochs=2)
+    messages = [message for message in told() if "total_steps=" in message]
+    assert len(messages) == (says is not None)
+    assert says is None or says in messages[0]
