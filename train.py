@@ -1,7 +1,7 @@
 """Train a network with a schedule: ``python train.py schedule=onecycle data=digits``.
 
-Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. This file, with
-``lightning_onecycle/_hydra``, is all that knows Hydra.
+Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. Nothing else knows
+Hydra.
 """
 
 from __future__ import annotations
