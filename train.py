@@ -1,7 +1,7 @@
 """Train a network with a schedule: ``python train.py schedule=onecycle data=digits``.
 
-Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. Nothing else knows
-Hydra.
+Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. No other module
+knows Hydra.
 """
 
 from __future__ import annotations
