@@ -17,16 +17,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.callbacks import ShowPlan
+from experiments.lr_find import CURVE, draw_sweep, show_curve
 from experiments.task import Classifier
-from lightning_onecycle import Diverged, RunRecord, ScheduleCallback
+from lightning_onecycle import (
+    Diverged,
+    LRCurve,
+    LRFinder,
+    RunRecord,
+    Schedule,
+    ScheduleCallback,
+    Tuner,
+)
 from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle.range_test import Suggestion
 
 log = logging.getLogger("train")
 CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -52,7 +62,7 @@ def main(cfg: DictConfig) -> float | None:
     in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         return run(cfg, Path(HydraConfig.get().runtime.output_dir))
-    except UsageError as error:
+    except (UsageError, MisconfigurationException) as error:
         if in_a_sweep:
             raise
         sys.exit(f"train.py: {error}")
@@ -76,14 +86,23 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
     record = RunRecord(directory / "result.json", schedule=name, seed=cfg.seed, batch_size=size)
+    scheduling = ScheduleCallback(schedule, budget=cfg.budget)
     callbacks = [
-        ScheduleCallback(schedule, budget=cfg.budget),
+        *peak_of_a_saved_curve(cfg),
+        scheduling,
         record,
         ShowPlan(directory, name, size),
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
     ]
     logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
     trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger)
+    if cfg.lr_find.mode != "off":
+        found = find_peak(cfg, trainer, task, data, schedule, directory)
+        if cfg.lr_find.mode == "only":
+            return found.lr
+        if found.lr is None:
+            raise UsageError(f"lr_find=then_fit found no peak to train at: {found.reason}")
+        scheduling.max_lr = found.lr
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         trainer.test(task, data, verbose=False)
@@ -95,6 +114,48 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)
     return record.result["metrics"].get("val/acc")
+
+
+def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
+    """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
+    if cfg.lr_find.get("curve") is None:
+        return []
+    try:
+        return [
+            LRFinder(
+                cfg.lr_find.curve,
+                method=cfg.lr_find.method,
+                allow_differences=cfg.lr_find.allow_differences,
+            )
+        ]
+    except (ValueError, OSError) as error:
+        raise UsageError(f"lr_find.curve: {error}") from error
+
+
+def find_peak(
+    cfg: DictConfig,
+    trainer: Trainer,
+    task: Classifier,
+    data: LightningDataModule,
+    schedule: Schedule,
+    directory: Path,
+) -> Suggestion:
+    """Run the range test, or read what a resumed run has found; leave its curve and pictures."""
+    path = directory / CURVE
+    names = ("min_lr", "max_lr", "num_training", "early_stop_threshold", "val_batches")
+    try:
+        if cfg.resume and path.is_file():
+            curve = LRCurve.load(path)
+        else:
+            options = {name: cfg.lr_find[name] for name in names}
+            curve = Tuner(trainer).lr_find(task, datamodule=data, schedule=schedule, **options)
+        found = curve.suggest(cfg.lr_find.method)
+    except ValueError as error:
+        raise UsageError(f"lr_find.{error}") from error
+    show_curve(curve, found, trainer.logger, directory)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        draw_sweep(directory.parent)
+    return found
 
 
 def check(cfg: DictConfig) -> None:

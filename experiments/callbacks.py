@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_onecycle import Diverged, ScheduleCallback
+from lightning_onecycle import ScheduleCallback
 from lightning_onecycle.plots import plot_schedule
 
 log = logging.getLogger(__name__)
@@ -31,27 +31,6 @@ TENSORBOARD_LAYOUT = {
         "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
     }
 }
-
-
-class StopOnDivergence(Callback):
-    """End the run with `Diverged` when the loss is no longer finite.
-
-    On a GPU, where looking at the loss means waiting for it, it is looked at every
-    ``log_every_n_steps`` batches.
-    """
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at the loss."""
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps
-        if loss is not None and batch_idx % every == 0 and not torch.isfinite(loss):
-            lr = trainer.optimizers[0].param_groups[0]["lr"]
-            raise Diverged(
-                f"the loss is {float(loss)} after {trainer.global_step} optimizer steps, at a"
-                f" learning rate of {float(lr):.3g}; try a lower optimizer.lr"
-            )
 
 
 class RandomState(Callback):
@@ -155,7 +134,10 @@ class ShowPlan(Callback):
     @rank_zero_only
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print a few lines, draw the picture, lay out TensorBoard's custom scalars."""
-        callback = next(c for c in trainer.callbacks if isinstance(c, ScheduleCallback))
+        callbacks = [c for c in trainer.callbacks if isinstance(c, ScheduleCallback)]
+        if not callbacks:  # a range test, which is not what was planned
+            return
+        callback = callbacks[0]
         (scheduler,) = callback.schedulers
         peak, total = max(scheduler.max_lrs), scheduler.total_steps
         curve = callback.schedule.trace(min(total, 10_000))

@@ -3,7 +3,8 @@
 from lightning_onecycle.batch_size import BatchNormRecalibration
 from lightning_onecycle.callback import OneCycle, ScheduleCallback
 from lightning_onecycle.measure import GeneralizationGap
-from lightning_onecycle.report import Diverged, RunRecord
+from lightning_onecycle.range_test import Conditions, LRCurve, LRFinder, Tuner
+from lightning_onecycle.report import Diverged, RunRecord, StopOnDivergence
 from lightning_onecycle.scheduler import ScheduleLR, scheduler_config
 from lightning_onecycle.schedules import (
     Phase,
@@ -20,8 +21,11 @@ from lightning_onecycle.schedules import (
 
 __all__ = [
     "BatchNormRecalibration",
+    "Conditions",
     "Diverged",
     "GeneralizationGap",
+    "LRCurve",
+    "LRFinder",
     "OneCycle",
     "Phase",
     "Point",
@@ -29,6 +33,8 @@ __all__ = [
     "Schedule",
     "ScheduleCallback",
     "ScheduleLR",
+    "StopOnDivergence",
+    "Tuner",
     "constant",
     "lr_range",
     "one_cycle",

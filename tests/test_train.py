@@ -1,6 +1,7 @@
 """train.py as a user runs it: real processes, real kills."""
 
 import json
+import math
 import os
 import random
 import signal
@@ -13,6 +14,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_onecycle import LRCurve
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -266,3 +269,58 @@ def test_multirun_goes_on_behind_a_diverging_job(tmp_path):
         for file in tmp_path.glob("*/result.json")
     }
     assert results == {0.2: "completed", 1e9: "diverged", 0.1: "completed"}
+
+
+def test_a_range_test_alone(tmp_path):
+    code, output = run(*QUIET, "lr_find=only", f"hydra.run.dir={tmp_path}")
+    assert code == 0, output
+    curve = LRCurve.load(tmp_path / "lr_find.json")
+    peak = curve.suggestion()
+    assert 0.02 < peak < 2.0
+    assert f"optimizer.lr={peak:.3g}" in output
+    assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("lr_find/loss")] == [
+        round(1000 * math.log10(lr)) for lr in curve.lrs
+    ]
+    assert "lr_find" in events.Tags()["images"]
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
+    short = (*QUIET, "trainer.max_epochs=3")
+    code, output = run(*short, "lr_find=then_fit", f"hydra.run.dir={tmp_path / 'both'}")
+    assert code == 0, output
+    peak = LRCurve.load(tmp_path / "both" / "lr_find.json").suggestion()
+    assert result_of(tmp_path / "both")["max_lr"] == peak
+    # The test has left nothing behind: given its peak, the training alone ends the same.
+    code, output = run(*short, f"optimizer.lr={peak!r}", f"hydra.run.dir={tmp_path / 'alone'}")
+    assert code == 0, output
+    assert_same_end(tmp_path / "both", tmp_path / "alone")
+    # And so it does with the peak of the saved curve.
+    saved = f"lr_find.curve={tmp_path / 'both' / 'lr_find.json'}"
+    code, output = run(*short, saved, f"hydra.run.dir={tmp_path / 'saved'}")
+    assert code == 0, output
+    assert_same_end(tmp_path / "saved", tmp_path / "alone")
+    # Under other conditions it is refused, unless that is asked for.
+    other = (*short, saved, "data.batch_size=32", f"hydra.run.dir={tmp_path / 'other'}")
+    code, output = run(*other)
+    assert code == 1
+    assert "batch_size: 64, now 32" in output
+    assert "Traceback" not in output
+    code, output = run(*other, "lr_find.allow_differences=true")
+    assert code == 0, output
+    assert result_of(tmp_path / "other")["max_lr"] == peak
+
+
+def test_a_sweep_of_range_tests_is_drawn_in_one_picture(tmp_path):
+    code, output = run(
+        *QUIET,
+        "lr_find=only",
+        "-m",
+        "optimizer.weight_decay=0,1e-2",
+        f"hydra.sweep.dir={tmp_path}",
+    )
+    assert code == 0, output
+    assert len(list(tmp_path.glob("*/lr_find.json"))) == 2
+    assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"

@@ -13,12 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_onecycle.callback import ScheduleCallback
+from lightning_onecycle.report.divergence import Diverged
 
 Status = Literal["completed", "diverged", "interrupted", "failed"]
-
-
-class Diverged(RuntimeError):
-    """The loss is no longer finite."""
 
 
 class RunRecord(Callback):

@@ -1,0 +1,62 @@
+"""What a range test of ``train.py`` leaves: its curve, a picture, TensorBoard, the suggestion."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
+
+from lightning_onecycle import LRCurve
+from lightning_onecycle.plots import plot_lr_curves
+from lightning_onecycle.range_test import Suggestion
+
+log = logging.getLogger(__name__)
+CURVE = "lr_find.json"
+
+
+@rank_zero_only
+def show_curve(
+    curve: LRCurve, found: Suggestion, logger: TensorBoardLogger, directory: Path
+) -> None:
+    """Save the curve beside its picture, show both in TensorBoard, and print the suggestion."""
+    curve.save(directory / CURVE)
+    figure = curve.plot(suggest=True)
+    figure.savefig(directory / "lr_find.png")
+    for lr, loss in zip(curve.lrs, curve.losses, strict=True):
+        # TensorBoard's axis has whole numbers: thousandths of a decade.
+        logger.experiment.add_scalar("lr_find/loss", loss, round(1000 * math.log10(lr)))
+    logger.experiment.add_figure("lr_find", figure)
+    logger.save()
+    log.info(f"LR range test, {len(curve.lrs)} steps: {curve.stopped}")
+    if found.lr is None:
+        log.info(f"no suggestion: {found.reason}")
+    else:
+        log.info(f"suggested peak: optimizer.lr={found.lr:.3g} ({found.reason})")
+    log.info(f"look: {directory / 'lr_find.png'}")
+
+
+@rank_zero_only
+def draw_sweep(folder: Path) -> None:
+    """Draw the curves of all jobs of a sweep in one picture, each named by what is its own.
+
+    With ``-m optimizer.weight_decay=...`` that is the figure from which Smith chooses the weight
+    decay: arXiv:1803.09820, section 4.4.
+    """
+    curves = sorted(folder.glob(f"*/{CURVE}"), key=lambda path: path.stat().st_mtime)
+    if len(curves) < 2:
+        return
+    options = {
+        path: list(OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")) for path in curves
+    }
+    common = set.intersection(*(set(of_job) for of_job in options.values()))
+    labelled = {
+        ", ".join(option for option in options[path] if option not in common): LRCurve.load(path)
+        for path in curves
+    }
+    axes = plot_lr_curves(labelled)
+    axes.figure.savefig(folder / "lr_find.png")
+    log.info(f"all {len(curves)} so far: {folder / 'lr_find.png'}")

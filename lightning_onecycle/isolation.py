@@ -1,0 +1,250 @@
+"""A context in which training leaves no trace: what follows is as if it had not happened."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import random
+import signal
+import sys
+import threading
+import types
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module, what_is_shared
+
+_HAVE_STATE = (*HELD_AS_DATA, Sampler)
+_NEVER_ENTERED = (
+    *(Trainer, LightningModule, Logger, Tensor, type, types.ModuleType, types.FunctionType),
+    *(str, bytes, int, float, complex, type(None)),
+)
+_REFILL: dict[type, Callable[[Any, Any], None]] = {
+    list: lambda now, was: now.__setitem__(slice(None), was),
+    dict: lambda now, was: (now.clear(), now.update(was))[0],
+    set: lambda now, was: (now.clear(), now.update(was))[0],
+    deque: lambda now, was: (now.clear(), now.extend(was))[0],
+}
+_REFILL[defaultdict] = _REFILL[dict]
+_MOST_OBJECTS, _LONGEST_CONTAINER = 10_000, 100
+
+
+@contextmanager
+def isolated(
+    trainer: Trainer,
+    module: LightningModule,
+    data: Iterable[Any] = (),
+    *,
+    keep_callback: Callable[[Callback], bool] = lambda _: True,
+) -> Iterator[LightningModule]:
+    """Yield a copy of ``module`` that the trainer may ``fit`` without leaving a trace.
+
+    Within, the trainer has fresh loops, deep copies of its callbacks, loggers and a profiler that
+    do nothing, and no launcher: ``fit`` runs in this process. After it, also after an exception,
+    these are what they were: the module with all that hangs on it, callbacks, loops, optimizers,
+    ``GradScaler``, the trainer's attributes, its strategy, plugins and connectors, random number
+    generators (Python, NumPy, torch, the trainer's device), and, in loaders, samplers, datasets and
+    the data module: attributes, the contents of plain containers, and generators. Nothing is
+    written to disk, no checkpoint hook runs, and what Lightning is about to resume from stays.
+
+    What cannot be put back: the contents of arrays and of other objects that a dataset or a data
+    module changes in place, what the module does outside itself, a process group that was started.
+
+    A module made by ``torch.compile`` runs uncompiled within.
+
+    Args:
+        trainer: The user's own.
+        module: What it is to train. Only read.
+        data: What ``fit`` will be given: loaders or collections of them, the data module.
+        keep_callback: Which of the trainer's callbacks take part.
+
+    Raises:
+        MisconfigurationException: If the module holds something that cannot be copied.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch.demos.boring_classes import BoringModel
+        >>> model = BoringModel()
+        >>> trainer = Trainer(max_steps=3, logger=False, enable_checkpointing=False,
+        ...                   enable_progress_bar=False, enable_model_summary=False)
+        >>> before = model.layer.weight.clone()
+        >>> with isolated(trainer, model) as copied:
+        ...     trainer.fit(copied)
+        ...     trainer.global_step
+        3
+        >>> torch.equal(model.layer.weight, before), trainer.global_step
+        (True, 0)
+    """
+    with ExitStack() as stack:
+        # Put back in the opposite order: the generators last of all.
+        stack.callback(_random_state(trainer.strategy.root_device))
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)  # Lightning ignores it after a first Ctrl+C
+            if handler is not None:
+                stack.callback(signal.signal, signal.SIGINT, handler)
+        kept = _Kept(stack)
+        for owner in _owners(trainer):
+            kept.attributes(owner)
+        memo, held = what_is_shared(trainer, module)
+        kept.data([*data, *held])
+        copied = copy_module(module, memo)
+        _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
+        yield copied
+
+
+def _owners(trainer: Trainer) -> list[Any]:
+    """Return what a fit writes into, apart from module, callbacks and data."""
+    evaluation: list[Any] = [trainer.validate_loop, trainer.test_loop, trainer.predict_loop]
+    return [
+        trainer,
+        trainer.state,
+        trainer.strategy,
+        trainer.strategy.precision_plugin,
+        trainer._data_connector,
+        trainer._logger_connector,
+        trainer._callback_connector,
+        trainer._checkpoint_connector,
+        trainer._signal_connector,
+        *evaluation,
+        *(loop._data_source for loop in evaluation),
+    ]
+
+
+def _prepare(
+    trainer: Trainer, kept: _Kept, callbacks: list[Callback], memo: dict[int, Any]
+) -> None:
+    fit_loop = _FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
+    fit_loop.epoch_loop = _TrainingEpochLoop(trainer, trainer.min_steps, trainer.max_steps)
+    trainer.fit_loop = fit_loop
+    trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
+    trainer.loggers = [DummyLogger()] if trainer.loggers else []
+    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
+    trainer._checkpoint_connector = _NothingToResume(trainer)
+    strategy = trainer.strategy
+    strategy._launcher = None
+    scaler = getattr(strategy.precision_plugin, "scaler", None)
+    if scaler is not None:
+        strategy.precision_plugin.scaler = copy.deepcopy(scaler)  # type: ignore[attr-defined]
+    # Loaders that a hook makes share generators and datasets with whoever made them. This is called
+    # with each loader before an iterator of it is drawn.
+    process = strategy.process_dataloader
+
+    def process_dataloader(dataloader: object) -> object:
+        kept.data([dataloader])
+        return process(dataloader)
+
+    strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+
+
+class _NothingToResume(_CheckpointConnector):
+    @property
+    def _hpc_resume_path(self) -> None:  # what a preempted SLURM job has left
+        return None
+
+
+# ---- what is put back -----------------------------------------------------------------------
+
+
+class _Kept:
+    """Attributes, contents of plain containers and generators, as they were when first seen."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack  # goes on with the next where one cannot be put back
+        self._seen: dict[int, Any] = {}  # the objects, too: an id is not to be given again
+
+    def attributes(self, owner: Any) -> None:
+        """Remember the attributes of ``owner``, and what is in those that are plain containers."""
+        attributes = vars(owner)
+        was = dict(attributes)
+        contents = [
+            (_REFILL[type(value)], value, copy.copy(value))
+            for value in was.values()
+            if type(value) in _REFILL
+        ]
+
+        def put_back() -> None:
+            attributes.clear()
+            attributes.update(was)
+            for refill, value, content in contents:
+                refill(value, content)
+
+        self._stack.callback(put_back)
+
+    def data(self, roots: Iterable[Any]) -> None:
+        """Remember loaders, and what they hold: samplers, datasets, generators, in any depth."""
+        found = deque(roots)
+        while found and len(self._seen) < _MOST_OBJECTS:
+            item = found.popleft()
+            if id(item) in self._seen or isinstance(item, _NEVER_ENTERED):
+                continue
+            self._seen[id(item)] = item
+            set_state = _generator_state(item)
+            if set_state is not None:
+                self._stack.callback(set_state)
+            elif isinstance(item, (list, tuple, set, dict)):
+                if len(item) <= _LONGEST_CONTAINER:
+                    found.extend(item.values() if isinstance(item, dict) else item)
+            elif isinstance(item, functools.partial):
+                found.extend((*item.args, *item.keywords.values()))
+            elif isinstance(item, types.MethodType):
+                found.append(item.__self__)
+            elif hasattr(item, "__dict__"):
+                if isinstance(item, _HAVE_STATE) or _is_a_loader(item):
+                    self.attributes(item)
+                if isinstance(item, DataLoader):
+                    # Workers that persist have a state of their own: these start others.
+                    vars(item)["_iterator"] = None
+                found.extend(vars(item).values())
+
+
+def _is_a_loader(item: Any) -> bool:
+    return hasattr(type(item), "__iter__") and not isinstance(item, nn.Module)
+
+
+def _generator_state(item: Any) -> Callable[[], Any] | None:
+    if isinstance(item, torch.Generator):
+        return functools.partial(item.set_state, item.get_state())
+    if isinstance(item, random.Random):
+        return functools.partial(item.setstate, item.getstate())
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(item, numpy.random.RandomState):
+        return functools.partial(item.set_state, item.get_state())
+    if numpy is not None and isinstance(item, numpy.random.Generator):
+        return functools.partial(setattr, item.bit_generator, "state", item.bit_generator.state)
+    return None
+
+
+def _random_state(device: torch.device) -> Callable[[], None]:
+    """Return what sets the global generators to their present state."""
+    states: Sequence[Callable[[], None]] = [
+        functools.partial(random.setstate, random.getstate()),
+        functools.partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    if "numpy" in sys.modules:
+        numpy_random = sys.modules["numpy"].random
+        states = [*states, functools.partial(numpy_random.set_state, numpy_random.get_state())]
+    if device.type in ("cuda", "mps"):
+        accelerator = getattr(torch, device.type)
+        where = (device,) if device.type == "cuda" else ()
+        state = accelerator.get_rng_state(*where)
+        states = [*states, functools.partial(accelerator.set_rng_state, state, *where)]
+
+    def put_back() -> None:
+        for set_state in states:
+            set_state()
+
+    return put_back

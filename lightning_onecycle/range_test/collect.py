@@ -1,0 +1,161 @@
+"""The conditions of a run, read from its trainer, and a peak held against those of a new one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities import rank_zero_warn
+from lightning.fabric.utilities.data import sized_len
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.optim import Optimizer
+
+from lightning_onecycle import _groups
+from lightning_onecycle.budget import accumulation_plan
+from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.conditions import Conditions
+from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.scheduler import _last_writer_of
+
+# What schedulers leave in a group, and what is written down by itself.
+_NOT_A_SETTING = {"params", "lr", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+_NO_MATTER = {"num_workers", "pin_memory", "persistent_workers", "root", "data_dir", "download"}
+
+
+def conditions_of(
+    trainer: Trainer, model: LightningModule, schedule: Schedule | None = None
+) -> Conditions:
+    """Return what a learning rate depends on in a fit that has just started.
+
+    Args:
+        trainer: A trainer whose optimizers and loaders are set up: from ``on_train_start`` on.
+        model: What it trains.
+        schedule: What it trains with. Its momentum at the peak is what counts; where it has none,
+            that of the optimizer.
+
+    Returns:
+        The conditions.
+    """
+    (optimizer, *_) = trainer.optimizers
+    momentum = None if schedule is None else schedule.peak_momentum
+    own = _groups.momentum(optimizer.param_groups[0])
+    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    sizes = {_batch_size(loader) for loader in loaders}
+    clip, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
+    networks = [
+        f"{name}={type(child).__name__}"
+        for name, child in model.named_children()
+        if any(True for _ in child.parameters())
+    ]
+    return Conditions(
+        optimizer=type(optimizer).__name__,
+        groups=_settings(optimizer),
+        # One that is switched off is not switched on by a schedule.
+        momentum=momentum if momentum is not None and own else own,
+        batch_size=sizes.pop() if len(sizes) == 1 else None,
+        accumulation={str(k): n for k, n in accumulation_plan(trainer).scheduling.items()},
+        world_size=trainer.world_size,
+        precision=str(trainer.precision),
+        gradient_clip=f"{getattr(algorithm, 'value', None) or 'norm'} {clip:g}" if clip else None,
+        data=type(trainer.datamodule or getattr(loaders[0], "dataset", loaders[0])).__name__,  # type: ignore[attr-defined]
+        data_settings=_data_settings(trainer, loaders),
+        model=f"{type(model).__name__}({', '.join(networks)})",
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        schedule="" if schedule is None else _text(schedule),
+        flags={"automatic_optimization": model.automatic_optimization},
+        versions={"torch": torch.__version__, "lightning": lightning.__version__},
+    )
+
+
+def check_peak(
+    curve: LRCurve,
+    trainer: Trainer,
+    model: LightningModule,
+    schedule: Schedule | None = None,
+    *,
+    allow_differences: bool = False,
+) -> list[str]:
+    """Hold the conditions of a range test against those of a training that takes its peak from it.
+
+    The shape of the schedule does not count, only its momentum at the peak. Other versions of the
+    libraries are told, not refused.
+
+    Args:
+        curve: The range test's.
+        trainer: As for `conditions_of`.
+        model: As for `conditions_of`.
+        schedule: What is trained with.
+        allow_differences: Whether to warn where it would refuse.
+
+    Returns:
+        A line for each difference.
+
+    Raises:
+        MisconfigurationException: If the conditions are not the same, or not known.
+    """
+    now = conditions_of(trainer, model, schedule)
+    if curve.conditions is None:
+        refused, told = ["the curve does not say what it was measured under"], []
+    else:
+        then = replace(curve.conditions, schedule=now.schedule)
+        told = then.compare(now)
+        refused = replace(then, versions=now.versions).compare(now)
+    if refused and not allow_differences:
+        listed = "".join(f"\n  {line}" for line in refused)
+        raise MisconfigurationException(
+            f"The peak was found under other conditions than it is to be used in:{listed}\nMeasure"
+            " a curve under these, or use the peak as it is with allow_differences=True."
+        )
+    if refused or told:
+        listed = "; ".join(told or refused)
+        rank_zero_warn(f"The peak was found under other conditions: {listed}.")
+    return told or refused
+
+
+def _settings(optimizer: Optimizer) -> tuple[dict[str, Any], ...]:
+    writer = _last_writer_of(optimizer)
+    groups = optimizer.param_groups
+    peaks = [float(group["lr"]) for group in groups] if writer is None else writer.max_lrs
+    decays = [None] * len(groups) if writer is None else writer._weight_decays
+    settings = []
+    for group, peak, decay in zip(groups, peaks, decays, strict=False):
+        values = {name: value for name, value in group.items() if name not in _NOT_A_SETTING}
+        if "betas" in values:
+            values["betas"] = values["betas"][1:]
+        elif "momentum" in values:
+            del values["momentum"]
+        if decay is not None:
+            values["weight_decay"] = decay
+        # Peaks are products of floats: a last digit is no difference.
+        ratio = float(f"{peak / max(peaks):.9g}") if max(peaks) > 0 else 1.0
+        settings.append({**values, "lr_ratio": ratio})
+    return tuple(settings)
+
+
+def _data_settings(trainer: Trainer, loaders: list[Any]) -> dict[str, Any]:
+    hparams = dict(getattr(trainer.datamodule, "hparams", {}))  # type: ignore[attr-defined]
+    settings = {name: value for name, value in hparams.items() if name not in _NO_MATTER}
+    return {
+        **settings,
+        "samples": [sized_len(getattr(loader, "dataset", loader)) for loader in loaders],
+        "limit_train_batches": trainer.limit_train_batches,
+        "overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
+    }
+
+
+def _batch_size(loader: Any) -> int | None:
+    size = getattr(loader, "batch_size", None)
+    if size is None:
+        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _text(schedule: Schedule) -> str:
+    return "; ".join(
+        f"{phase.fraction:.4g} {phase.anneal} lr {phase.lr[0]:.4g} to {phase.lr[1]:.4g}"
+        for phase in schedule.phases
+    )

@@ -1,0 +1,282 @@
+r"""What an LR range test says, and whether it says anything. Pure Python.
+
+The whole curve is known when it is read, so it is smoothed afterwards and without lag: a running
+average, as most finders keep one, shows everything about half a decade too far to the right. Before
+a learning rate is read off, the fall of the curve is held against the curve's own noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+from typing import NamedTuple
+
+SIGMA = 0.1  # decades: the window for levels
+SLOPE = 2.5  # of it: a derivative is noisier than what it is taken of
+MIN_POINTS = 5
+WIDE = 1.0  # decades: where the minimum is wider, it has no position but an end
+
+
+class Suggestion(NamedTuple):
+    """A learning rate and how it was found, or None and why there is none."""
+
+    lr: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A curve as the methods see it: its finite points, smoothed, and what they amount to.
+
+    ``low`` is the index of the minimum, ``edge`` where it ends if it is wider than a decade and
+    otherwise ``low``, and ``start`` the last point that is as high as the highest before ``low``.
+    ``significance`` is the fall over its standard error, and ``needed`` what it takes.
+    ``rises`` says whether the curve comes up again; ``problem`` why it shows nothing, or is empty;
+    ``sigma`` how it was smoothed.
+    """
+
+    lrs: tuple[float, ...] = ()
+    losses: tuple[float, ...] = ()
+    low: int = 0
+    edge: int = 0
+    start: int = 0
+    significance: float = 0.0
+    needed: float = math.inf
+    rises: bool = False
+    sigma: float = SIGMA
+    problem: str = ""
+
+
+def smooth(
+    positions: Sequence[float], values: Sequence[float], sigma: float
+) -> tuple[list[float], list[float]]:
+    r"""Average with Gaussian weights of the distance, divided by their sum.
+
+    .. math:: s_i = \frac{\sum_j w_{ij} v_j}{\sum_j w_{ij}}, \qquad
+        w_{ij} = e^{-(x_i - x_j)^2 / 2 \sigma^2}
+
+    Args:
+        positions: Where the values lie, rising.
+        values: What is averaged, finite.
+        sigma: Width of the window, in the unit of ``positions``.
+
+    Returns:
+        The averages, and the standard error of each for values of unit noise.
+
+    Example:
+        >>> smooth([0.0, 1.0, 2.0], [1.0, 1.0, 1.0], 0.5)[0]
+        [1.0, 1.0, 1.0]
+    """
+    averages, errors = [], []
+    first, last = 0, 0
+    for here in positions:
+        while here - positions[first] > 5 * sigma:
+            first += 1
+        while last < len(positions) and positions[last] - here <= 5 * sigma:
+            last += 1
+        weights = [math.exp(-(((x - here) / sigma) ** 2) / 2) for x in positions[first:last]]
+        total = math.fsum(weights)
+        weighted = (w * v for w, v in zip(weights, values[first:last], strict=True))
+        averages.append(math.fsum(weighted) / total)
+        errors.append(math.sqrt(math.fsum(w * w for w in weights)) / total)
+    return averages, errors
+
+
+def ceiling(losses: Sequence[float]) -> float:
+    """Return the level above which a loss only says that the training has diverged.
+
+    It is as far above the start of the fall as the fall is deep, by running medians. Where a curve
+    does not fall, it is half as high again as a straight line that starts at the lowest loss and
+    goes through a quartile, so that nothing is cut off a steady rise or off noise. It moves with
+    the scale of the losses.
+    """
+    medians = [median(losses[max(i - 2, 0) : i + 3]) for i in range(len(losses))]
+    low = min(medians)
+    fall = max(medians[: medians.index(low) + 1]) - low
+    ranked = sorted(losses)
+    rise = min((_quantile(ranked, q) - ranked[0]) / q for q in (0.25, 0.5, 0.75))
+    return max(low + 2.0 * fall, ranked[0] + 1.5 * rise)
+
+
+def _quantile(ranked: Sequence[float], fraction: float) -> float:
+    place = fraction * (len(ranked) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ranked) - 1)
+    return ranked[below] + (place - below) * (ranked[above] - ranked[below])
+
+
+def noise_of(losses: Sequence[float], limit: float) -> float:
+    r"""Return the noise of one point, from second differences, which no slope disturbs.
+
+    :math:`1.4826 \operatorname{median} |l_{i-1} - 2 l_i + l_{i+1}| / \sqrt 6`, which is the
+    standard deviation where the noise is Gaussian, over points up to ``limit``.
+    """
+    bends = [
+        abs(a - 2.0 * b + c)
+        for a, b, c in zip(losses, losses[1:], losses[2:], strict=False)
+        if max(a, b, c) <= limit
+    ]
+    return 1.4826 * median(bends) / math.sqrt(6.0) if bends else math.inf
+
+
+@lru_cache(maxsize=64)
+def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA) -> Reading:
+    """Smooth a curve, find its minimum and decide whether it shows anything.
+
+    The range of pure noise is 3 of its standard errors in the median and rarely 6. Fewer points
+    know their own noise less well, so more is asked of them.
+    """
+    finite = [(lr, loss) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
+    n = len(finite)
+    if n < MIN_POINTS:
+        return Reading(problem=f"{n} finite losses are too few, at least {MIN_POINTS} are needed")
+    rates, raw = (tuple(column) for column in zip(*finite, strict=True))
+    limit = ceiling(raw)
+    noise = noise_of(raw, limit)
+    decades = [math.log10(lr) for lr in rates]
+    levels, widths = smooth(decades, [min(loss, limit) for loss in raw], sigma)
+    low = levels.index(min(levels))
+    top = levels.index(max(levels[: low + 1]))
+    end = levels.index(max(levels[low:]), low)
+    needed = 6.0 * (1.0 + 5.0 / n)
+
+    def significance(high: int) -> float:
+        error = noise * math.hypot(widths[high], widths[low])
+        change = levels[high] - levels[low]
+        return change / error if error else math.inf if change else 0.0
+
+    fall = levels[top] - levels[low]
+    slack = [max(2.0 * noise * width, 1e-3 * fall) for width in widths]
+    near = [i for i in range(n) if levels[i] - levels[low] <= slack[i]]
+    edge = near[-1] if decades[near[-1]] - decades[near[0]] > WIDE else low
+    start = max(i for i in range(low + 1) if levels[top] - levels[i] <= slack[i])
+    beyond = losses[lrs.index(rates[low]) :]
+    diverges = not all(math.isfinite(loss) and loss <= limit for loss in beyond)
+    problem = ""
+    if max(raw) - min(raw) <= 1e-9 * max(map(abs, raw)):
+        problem = f"the loss is {raw[0]:.4g} throughout"
+    elif significance(top) < needed:
+        rises = significance(end) >= needed
+        problem = (
+            f"the loss falls by {fall:.3g}, which is not clear of its noise"
+            f" of {noise:.2g} a point: take more points, or another range"
+            if not rises
+            else "the loss rises from the start: the range starts too high, lower min_lr"
+            if decades[low] - decades[0] < 1.0
+            else f"the loss rises beyond {rates[low]:.3g} and does not clearly fall before"
+        )
+    return Reading(
+        lrs=rates,
+        losses=tuple(levels),
+        low=low,
+        edge=edge,
+        start=start,
+        significance=significance(top),
+        needed=needed,
+        rises=diverges or significance(end) >= needed,
+        problem=problem,
+        sigma=sigma,
+    )
+
+
+def one_cycle_peak(lr_at_minimum: float) -> float:
+    r"""Return the peak for a 1cycle training: half of the learning rate at the minimum.
+
+    On a quadratic, a step along a gradient :math:`g` with curvature :math:`h` gains
+    :math:`\eta g^2 - \eta^2 g^2 h / 2`: nothing at the rate where the curve stops falling, and
+    most at half of it. That agrees with the rule of thumb that the best rate is usually within a
+    factor of two of the largest that converges (Smith, arXiv:1506.01186, section 3.3).
+    """
+    return lr_at_minimum / 2.0
+
+
+def max_lr(reading: Reading) -> Suggestion:
+    """Suggest the peak of a 1cycle training, `one_cycle_peak` of the minimum."""
+    lr = reading.lrs[reading.edge]
+    if reading.edge == reading.low:
+        reason = f"half of {lr:.3g}, where the smoothed loss is lowest"
+    else:
+        reason = f"half of {lr:.3g}, where a minimum that is wider than a decade ends"
+    if not reading.rises:
+        reason += "; the loss has not risen again, so a longer range may show a higher peak"
+    return _within(reading, one_cycle_peak(lr), reason)
+
+
+def steepest(reading: Reading) -> Suggestion:
+    """Suggest where the smoothed loss falls fastest over log10 of the learning rate."""
+    x = [math.log10(lr) for lr in reading.lrs]
+    # Smoothed once more: the squares of the two windows add up to that of the wide one.
+    y, _ = smooth(x, reading.losses, reading.sigma * math.sqrt(SLOPE**2 - 1.0))
+    inner = range(max(reading.start, 1), min(reading.low, len(x) - 2) + 1)
+    if not inner:
+        return Suggestion(None, "the fall is over before a slope can be taken")
+    best = min(inner, key=lambda i: (y[i + 1] - y[i - 1]) / (x[i + 1] - x[i - 1]))
+    return Suggestion(reading.lrs[best], "where the smoothed loss falls fastest over log10(lr)")
+
+
+def valley(reading: Reading) -> Suggestion:
+    """Suggest the middle third of the longest decreasing chain of losses, as fastai's ``valley``.
+
+    Take the length of the longest chain that ends at each point. The chain is laid, as many points
+    long as it has members, before the first point where it is longest, and the middle of its
+    middle third is returned.
+    """
+    losses = reading.losses
+    length = [1] * len(losses)
+    for i, loss in enumerate(losses):
+        longest = max((length[j] for j in range(i) if loss < losses[j]), default=0)
+        length[i] = 1 + longest
+    end = length.index(max(length))
+    third = length[end] / 3
+    index = end - length[end] + int(third) + int(third / 2)
+    reason = "the middle of the longest decreasing chain (fastai's valley)"
+    return Suggestion(reading.lrs[max(index, 0)], reason)
+
+
+def slide(reading: Reading, width: int = 15, threshold: float = 0.005) -> Suggestion:
+    """Suggest by the interval slide rule, as fastai's ``slide``.
+
+    An interval of ``width`` points slides from the right end to the left for as long as the
+    gradients of the loss by index at its two ends differ by more than ``threshold``. That is
+    absolute, so the answer depends on the scale of the loss and on its noise. One that lies before
+    the fall, or where half of it is lost again, is not given.
+    """
+    lrs, losses = reading.lrs, reading.losses
+    n = len(losses)
+    if n <= width:
+        return Suggestion(None, f"{n} points are too few for an interval of {width}")
+    inner = [(losses[i + 1] - losses[i - 1]) / 2.0 for i in range(1, n - 1)]
+    slopes = [losses[1] - losses[0], *inner, losses[-1] - losses[-2]]
+    right, left = n - 1, n - 1 - width
+    found = left
+    while left >= 0 and abs(slopes[right] - slopes[left]) > threshold:
+        found = left
+        right, left = right - 1, left - 1
+    half = (losses[reading.start] + losses[reading.low]) / 2.0
+    if found < reading.start or (found > reading.low and losses[found] > half):
+        return Suggestion(None, "the interval does not stop at the fall of the loss")
+    return Suggestion(lrs[found], "where the slopes at an interval's ends agree (fastai's slide)")
+
+
+def minimum(reading: Reading) -> Suggestion:
+    """Suggest a tenth of the learning rate at the minimum, as fastai's ``minimum``."""
+    lr = reading.lrs[reading.low]
+    return _within(reading, lr / 10.0, f"a tenth of {lr:.3g}, where the smoothed loss is lowest")
+
+
+def _within(reading: Reading, lr: float, reason: str) -> Suggestion:
+    if lr < reading.lrs[0]:
+        return Suggestion(None, f"{lr:.3g} ({reason}) lies below the range: lower min_lr")
+    return Suggestion(lr, reason)
+
+
+METHODS: dict[str, Callable[[Reading], Suggestion]] = {
+    "max_lr": max_lr,
+    "steepest": steepest,
+    "valley": valley,
+    "slide": slide,
+    "minimum": minimum,
+}

@@ -1,0 +1,317 @@
+"""The range test as a callback: it installs itself, records, and says when to stop."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_onecycle import _groups
+from lightning_onecycle.callback import ScheduleCallback
+from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.collect import conditions_of
+from lightning_onecycle.range_test.conditions import Conditions
+from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.loops import TestFitLoop
+from lightning_onecycle.range_test.stopping import Divergence
+from lightning_onecycle.scheduler import ScheduleLR, _last_writer_of
+from lightning_onecycle.schedules import lr_range
+
+_VALIDATIONS = 20
+_MOST_EPOCHS_WITHOUT_A_STEP = 100
+
+
+class RangeTest(Callback):
+    """Raise the learning rate step by step, and record the loss of each step.
+
+    It installs a `ScheduleLR` on the one optimizer, with one exponential or linear phase. After the
+    fit it holds ``lrs``, ``losses``, ``val_lrs``, ``val_losses``, ``conditions`` and ``stopped``.
+
+    Args:
+        min_lr: The largest group's learning rate at the first step.
+        max_lr: The same at the last.
+        num_training: Optimizer steps.
+        mode: ``"exponential"`` or ``"linear"``.
+        threshold: See `Divergence`.
+        schedule: Whose momentum at the peak is to be used. None: found out.
+        val_batches: Batches of each validation. 0: none.
+        show: Whether to draw a progress bar.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_lr: float,
+        max_lr: float,
+        num_training: int,
+        mode: str,
+        threshold: float | None,
+        schedule: Schedule | None,
+        val_batches: int = 0,
+        show: bool = False,
+    ) -> None:
+        self.num_training, self.mode = num_training, mode
+        self.span = (min_lr, max_lr)
+        self.schedule = schedule
+        self.schedule_callbacks: list[ScheduleCallback] = []  # of the user's, left out of the test
+        self.val_batches, self.show = val_batches, show
+        self.lrs: list[float] = []
+        self.losses: list[float] = []
+        self.val_lrs: list[float] = []
+        self.val_losses: list[float] = []
+        self.conditions: Conditions | None = None
+        self.stopped = ""
+        self.exception: BaseException | None = None
+        self.validation_due = False
+        self._validate_at = {
+            math.ceil(i * num_training / _VALIDATIONS) for i in range(1, _VALIDATIONS + 1)
+        }
+        self._diverged = Divergence(threshold, num_training)
+        self._window: list[Tensor] = []
+        self._val_window: list[Tensor] = []
+        self._taken = self._attempted = self._taken_before_epoch = self._idle_epochs = 0
+        self._scheduler: ScheduleLR | None = None
+        self._bar: Any = None
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Give the trainer loops that end with the test, and validation as the test wants it."""
+        trainer.fit_loop = TestFitLoop(trainer, self)
+        trainer.limit_val_batches = self.val_batches
+        trainer.num_sanity_val_steps = 0
+
+    def curve(self) -> LRCurve:
+        """Return what was measured."""
+        return LRCurve(
+            lrs=tuple(self.lrs),
+            losses=tuple(self.losses),
+            conditions=self.conditions,
+            stopped=self.stopped,
+            mode=self.mode,  # type: ignore[arg-type]
+            val_lrs=tuple(self.val_lrs),
+            val_losses=tuple(self.val_losses),
+        )
+
+    @property
+    def scheduler(self) -> ScheduleLR:
+        """What writes the learning rate."""
+        assert self._scheduler is not None
+        return self._scheduler
+
+    # ---- installing -------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be tested, and take over the optimizer."""
+        optimizers = trainer.optimizers
+        if len(optimizers) != 1 or not optimizers[0].param_groups:
+            raise MisconfigurationException(
+                f"An LR range test needs one optimizer, and {type(pl_module).__name__}."
+                f"configure_optimizers returned {_named(optimizers)}. Test a module that has only"
+                " the one whose learning rate you want to know."
+            )
+        if self.val_batches and not trainer.enable_validation:
+            raise MisconfigurationException(
+                f"val_batches={self.val_batches} needs a validation loader and a validation_step."
+            )
+        (optimizer,) = optimizers
+        momentum = self._momentum_at_the_peak(trainer, optimizer)
+        scheduled = bool(trainer.lr_scheduler_configs)
+        previous = _last_writer_of(optimizer)
+        for group in optimizer.param_groups:
+            if scheduled and previous is None:
+                # Schedulers that start low have done so already. Ratios are those of the peaks.
+                lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
+                _groups.set_lr(group, float(lr), optimizer.defaults.get("lr"))
+        # A module may ask them for things; they are not to be stepped.
+        trainer.strategy.lr_scheduler_configs = [
+            replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)
+            for config in trainer.lr_scheduler_configs
+        ]
+        anneal: Any = "linear" if self.mode == "linear" else "exp"
+        low, high = self.span
+        self._scheduler = ScheduleLR(
+            optimizer,
+            # The largest group's peak is 1, so that it has exactly these values at the ends.
+            lr_range(low, high, anneal, momentum=momentum),
+            self.num_training,
+            max_lr=self._ratios(),
+        )
+
+    def _ratios(self) -> float | list[float]:
+        """Return 1 for the largest group, or what each group's peak is to that of the largest."""
+        for callback in self.schedule_callbacks:
+            if isinstance(callback.max_lr, Sequence):
+                return [peak / max(callback.max_lr) for peak in callback.max_lr]
+        return 1.0
+
+    def _momentum_at_the_peak(self, trainer: Trainer, optimizer: Optimizer) -> float | None:
+        if self.schedule is None:
+            writer = _last_writer_of(optimizer)
+            if self.schedule_callbacks:
+                self.schedule = self.schedule_callbacks[0].schedule
+            elif writer is not None:
+                self.schedule = writer.schedule
+        if self.schedule is not None:
+            return self.schedule.peak_momentum
+        # What OneCycleLR and CyclicLR of torch have at their peak.
+        return (
+            optimizer.param_groups[0].get("base_momentum") if trainer.lr_scheduler_configs else None
+        )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write down the conditions: loaders are set up, and nothing is trained yet."""
+        self.conditions = conditions_of(trainer, pl_module, self.schedule)
+        self._open_bar()
+
+    @rank_zero_only
+    def _open_bar(self) -> None:
+        if self.show:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=self.num_training, desc="LR range test", leave=False)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the progress bar away."""
+        self._close_bar()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Remember what went wrong: Lightning turns a Ctrl+C into an exit."""
+        self.exception = exception
+        self._close_bar()
+
+    # ---- recording --------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Collect the loss, and where the optimizer has stepped, record its mean."""
+        loss = _loss_in(outputs)
+        if loss is not None:
+            if pl_module.automatic_optimization:  # Lightning has divided it already
+                loss = loss * trainer.accumulate_grad_batches
+            self._window.append(loss)
+        # The gradient scaler skips steps: these are attempted, not taken.
+        taken, attempted = self.scheduler.last_epoch, trainer.global_step
+        if taken > self._taken or attempted > self._attempted:
+            self._end_of_window(trainer, pl_module, taken - self._taken)
+            self._taken, self._attempted = taken, attempted
+
+    def _end_of_window(self, trainer: Trainer, pl_module: LightningModule, steps: int) -> None:
+        if steps > 1:
+            raise MisconfigurationException(
+                f"An LR range test needs at most one optimizer step in a training_step, and"
+                f" {type(pl_module).__name__}'s took {steps}: one loss cannot stand for them all."
+            )
+        loss = self._mean_over_ranks(trainer, self._window)
+        self._window = []
+        if loss is None:
+            return
+        lr = self.scheduler.schedule.at(self._taken, self.num_training).lr
+        finite = math.isfinite(loss)
+        if steps or not finite:
+            self.lrs.append(lr)
+            self.losses.append(loss)
+        if not finite:
+            self._stop(trainer, f"loss not finite at lr {lr:.3g}")
+        elif steps:
+            if self._bar is not None:
+                self._bar.set_postfix_str(f"lr {lr:.2e}, loss {loss:.3g}", refresh=False)
+                self._bar.update()
+            self.validation_due = bool(self.val_batches) and (self._taken + 1 in self._validate_at)
+            if self._diverged(loss):
+                self._stop(trainer, f"diverged at lr {lr:.3g}")
+            elif self._taken + 1 == self.num_training:
+                self._stop(trainer, "range completed")
+
+    def _mean_over_ranks(self, trainer: Trainer, losses: list[Tensor]) -> float | None:
+        """Return the mean over all that the ranks have, the same number on each of them."""
+        total = (
+            torch.stack(losses).sum()
+            if losses
+            else torch.zeros((), device=trainer.strategy.root_device)
+        )
+        both = torch.stack([total, torch.full_like(total, len(losses))])
+        both = trainer.strategy.reduce(both, reduce_op="mean")
+        total_loss, count = both.tolist()
+        return total_loss / count if count else None
+
+    def _stop(self, trainer: Trainer, why: str) -> None:
+        self.stopped = why
+        trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give up where no steps are taken, or the test would never end."""
+        self._idle_epochs = 0 if self._taken > self._taken_before_epoch else self._idle_epochs + 1
+        self._taken_before_epoch = self._taken
+        stepped = self._taken or self._attempted
+        if not stepped or self._idle_epochs > _MOST_EPOCHS_WITHOUT_A_STEP:
+            raise MisconfigurationException(
+                "The LR range test cannot go on: its optimizer takes no step in a whole epoch."
+                " Does the training loader have batches, and does the module train with them?"
+            )
+
+    # ---- validation -------------------------------------------------------------------------
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Collect the loss that ``validation_step`` returns, if it does."""
+        loss = _loss_in(outputs)
+        if loss is not None:
+            self._val_window.append(loss)
+
+    def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
+        """Record the validation loss: what was returned, or else what was logged."""
+        losses, self._val_window = self._val_window, []
+        self.validation_due = False
+        if not losses:
+            metrics = {name: value for of_loader in logged for name, value in of_loader.items()}
+            names = sorted((name for name in metrics if "loss" in name.lower()), key=len)
+            losses = [torch.as_tensor(metrics[name]).detach() for name in names[:1]]
+        loss = self._mean_over_ranks(trainer, losses)
+        if loss is None:
+            raise MisconfigurationException(
+                f"val_batches={self.val_batches} needs a loss: let validation_step return it, or"
+                " log it under a name with 'loss' in it."
+            )
+        self.val_lrs.append(self.lrs[-1])
+        self.val_losses.append(loss)
+
+
+def _loss_in(outputs: Any) -> Tensor | None:
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(loss, Tensor):
+        return None
+    loss = loss.detach().mean()
+    return loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
+
+
+def _named(optimizers: Sequence[Optimizer]) -> str:
+    kinds = [type(optimizer).__name__ for optimizer in optimizers if optimizer.param_groups]
+    return f"{len(kinds)}: {', '.join(kinds)}" if kinds else "none"

@@ -1,0 +1,36 @@
+"""End a run whose loss is no longer a number, and say so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+class StopOnDivergence(Callback):
+    """End the run with `Diverged` when the loss is no longer finite.
+
+    On a GPU, where looking at the loss means waiting for it, it is looked at every
+    ``log_every_n_steps`` batches.
+
+    Example:
+        >>> trainer = Trainer(callbacks=StopOnDivergence(), logger=False)
+    """
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss."""
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps
+        if loss is not None and batch_idx % every == 0 and not torch.isfinite(loss).all():
+            lr = trainer.optimizers[0].param_groups[0]["lr"]
+            raise Diverged(
+                f"the loss is {float(loss.mean())} after {trainer.global_step} optimizer steps, at"
+                f" a learning rate of {float(lr):.3g}; try a lower optimizer.lr"
+            )

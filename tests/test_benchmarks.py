@@ -1,0 +1,198 @@
+"""The pure parts of the benchmarks: interpolation, regret, tables. No training here."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from experiments.benchmarks import finder_speed, regret
+from experiments.benchmarks.regret import (
+    CHANCE,
+    GRIDS,
+    RULES,
+    SEEDS,
+    TASKS,
+    accuracy_at,
+    best_peak,
+    markdown,
+    regrets,
+    summary,
+)
+from lightning_onecycle.range_test import LRCurve
+
+TRUTH = {
+    ("a", 0): {0.01: 0.6, 0.1: 0.9, 1.0: 0.8},
+    ("a", 1): {0.01: 0.6, 0.1: 0.8, 1.0: 0.7, 10.0: 0.1},
+    ("b", 0): {0.1: 0.5, 1.0: 0.7},
+}
+
+
+# ---- the tasks ----------------------------------------------------------------------------------
+
+
+def test_half_of_the_tasks_are_kept_apart():
+    assert len({task.name for task in TASKS}) == len(TASKS) >= 10
+    assert sum(task.tuned for task in TASKS) * 2 == len(TASKS)
+    for tuned in (True, False):
+        group = [task for task in TASKS if task.tuned == tuned]
+        assert {task.data for task in group} == {"digits", "fashion"}
+        assert {task.optimizer for task in group} == {"sgd", "adamw"}
+        assert {task.net for task in group} == set(regret.NETS)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_grid_rises_by_quarters_of_a_decade(optimizer):
+    _, *grid = GRIDS[optimizer]
+    assert all(b / a == pytest.approx(10**0.25) for a, b in zip(grid, grid[1:], strict=False))
+
+
+# ---- regret -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lr", "accuracy"),
+    [
+        (0.01, 0.6),
+        (0.1, 0.9),
+        (1.0, 0.8),
+        (10**-1.5, 0.75),  # half way, on the log axis
+        (10**-0.25, 0.825),
+        (1e-6, 0.6),  # below the grid: its lowest peak
+        (1.001, CHANCE),  # above it: chance
+    ],
+)
+def test_accuracy_is_linear_over_log_lr(lr, accuracy):
+    assert accuracy_at(TRUTH["a", 0], lr) == pytest.approx(accuracy)
+
+
+def test_best_peak_is_best_in_the_mean_over_seeds():
+    assert best_peak(TRUTH, "a") == (0.1, pytest.approx(0.85))
+    assert best_peak(TRUTH, "b") == (1.0, pytest.approx(0.7))
+
+
+def test_regret_is_in_points_and_of_the_seed():
+    rows = regrets(TRUTH, [("m", "a", 0, 0.1), ("m", "a", 1, 1.0), ("m", "b", 0, None)])
+    assert [row["regret"] for row in rows] == [pytest.approx(-5), pytest.approx(15), None]
+    assert [row["best_lr"] for row in rows] == [0.1, 0.1, 1.0]
+
+
+def test_summary_keeps_tuned_and_apart_tasks_apart():
+    def row(method, task, value):
+        return {"method": method, "task": task, "regret": value}
+
+    rows = [row("m", "a", 1.0), row("m", "a", 3.0), row("m", "c", 0.0), row("m", "c", 0.5)]
+    rows += [row("m", "b", None), row("m", "b", 4.0), row("k", "b", None)]
+    lines = summary(rows, {"a": True, "b": False, "c": True})
+    expected = [
+        ("tuned", "m", 4, 0, 1.125, 2.0, 3.0),
+        ("apart", "m", 1, 1, 4.0, 4.0, 4.0),
+        ("apart", "k", 0, 1, None, None, None),
+    ]
+    assert [tuple(line.values()) for line in lines] == expected
+    assert list(lines[0]) == ["tasks", "method", "n", "none", "mean", "worst_task", "worst"]
+
+
+def test_markdown():
+    assert markdown([{"a": "x", "b": 1.236}, {"a": 3, "b": None}]) == (
+        "| a | b |\n| --- | --- |\n| x | 1.24 |\n| 3 | None |"
+    )
+
+
+# ---- rules --------------------------------------------------------------------------------------
+
+
+def test_rules_read_a_curve():
+    lrs, losses = [1e-3, 1e-2, 1e-1, 1.0, 10.0], [2.0, 2.0, 1.0, 1.5, 3.0]
+    assert regret.at_minimum(lrs, losses, divisor=2.0) == 0.05
+    assert regret.at_rise(lrs, losses, part=0.5, divisor=4.0) == 0.25
+    assert regret.at_rise(lrs, losses, part=0.8, divisor=1.0) == 10.0
+    assert regret.at_rise(lrs[:3], losses[:3], part=0.5, divisor=1.0) == 0.1  # it never rises
+    assert regret.trough(lrs, losses, part=0.5, divisor=1.0) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_every_rule_answers_on_a_plain_curve(rule):
+    lrs = [10 ** (n / 10 - 4) for n in range(41)]
+    losses = [2.3 - 1.5 * min(n / 30, 1) + max(n - 33, 0) * 0.4 for n in range(41)]
+    answer = LRCurve(lrs=lrs, losses=losses).suggestion(rule)
+    assert lrs[0] < answer <= lrs[-1]
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def test_table_of_what_is_on_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(regret, "RESULTS", tmp_path)
+    task = next(task for task in TASKS if task.optimizer == "sgd" and task.tuned)
+    unfinished = next(task for task in TASKS if not task.tuned)
+    lrs = [round(lr, 8) for lr in GRIDS["sgd"]]
+    for seed in SEEDS:
+        for lr in lrs:
+            accuracy = 0.9 if lr == 0.1 else 0.5
+            row = {"task": task.name, "seed": seed, "lr": lr, "acc": accuracy}
+            regret.add(tmp_path / "regret_truth.jsonl", row)
+        row = {"task": unfinished.name, "seed": seed, "lr": 0.001, "acc": 0.5}
+        regret.add(tmp_path / "regret_truth.jsonl", row)
+        row = {"peer": "p", "task": task.name, "seed": seed, "suggestions": {"good": 0.1, "bad": 1}}
+        regret.add(tmp_path / "regret_peers.jsonl", row)
+
+    assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
+    regret.run_table()
+
+    table = (tmp_path / "regret.md").read_text()
+    assert capsys.readouterr().out.strip() == table.strip()
+    assert "| tuned | good | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
+    assert "| tuned | bad | 3 | 0 | 40.00 | 40.00 | 40.00 |" in table
+    assert "| tuned | best of the grid | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
+    with (tmp_path / "regret.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["method"], float(row["regret"])) for row in rows} == {
+        ("good", 0.0),
+        ("bad", 40.0),
+        ("best of the grid", 0.0),
+    }
+
+
+def test_truth_ends_where_all_seeds_fail(tmp_path, monkeypatch):
+    monkeypatch.setattr(regret, "RESULTS", tmp_path)
+    task = TASKS[0]
+    for seed in SEEDS:
+        for lr, accuracy in ((0.1, 0.9), (1.0, 0.1)):
+            row = {"task": task.name, "seed": seed, "lr": lr, "acc": accuracy}
+            regret.add(tmp_path / "regret_truth.jsonl", row)
+    assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
+
+
+def test_a_step_goes_on_where_it_was_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(regret, "RESULTS", tmp_path)
+    monkeypatch.setattr(regret, "TASKS", TASKS[:1])
+    monkeypatch.setattr(regret, "SEEDS", (0, 1))
+    trained = []
+
+    def train(task, seed, lr):
+        trained.append((lr, seed))
+        return {"acc": 0.5 if lr < 0.1 else 0.1}
+
+    monkeypatch.setattr(regret, "train", train)
+    regret.run_truth()
+    lrs = [round(lr, 8) for lr in GRIDS["sgd"] if lr < 0.11]
+    assert trained == [(lr, seed) for lr in lrs for seed in (0, 1)]  # up to where all fail
+    rows = (tmp_path / "regret_truth.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1]) == {"task": TASKS[0].name, "lr": 0.1, "seed": 1, "acc": 0.1}
+    regret.run_truth()
+    assert len(trained) == 2 * len(lrs)
+
+
+def test_speed_table_marks_what_is_missing():
+    times = {finder_speed.BARE: (1.0, 0.5), "ours": (1.5, 1.0), "theirs": None}
+    rows = finder_speed.rows_of(times)
+    assert rows[1] == {
+        "finder": "ours",
+        "clock (s)": 1.5,
+        "clock / bare": 1.5,
+        "processor (s)": 1.0,
+        "processor / bare": 2.0,
+    }
+    assert set(rows[2].values()) == {"theirs", "missing"}

@@ -1,0 +1,486 @@
+"""What follows a range test is, number for number, what follows none."""
+
+import random
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, seed_everything
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import MixedPrecision
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, random_split
+from torchmetrics import MeanMetric
+
+from conftest import quiet_trainer
+from lightning_onecycle import LRFinder, OneCycle, Tuner
+from lightning_onecycle.isolation import isolated
+
+FEATURES = 4
+
+
+class Losses(Callback):
+    """The losses of the training; a copy has a list of its own."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]))
+
+
+class Net(LightningModule):
+    """A small network; subclasses add the state in question."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(FEATURES, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def training_step(self, batch, batch_idx):
+        x = batch
+        while not torch.is_tensor(x):
+            x = x[0]
+        return (self.net(x).squeeze(1) - x.sum(1)).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+def points(n=24):
+    return torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(7))
+
+
+def shuffled(**arguments):
+    return DataLoader(TensorDataset(points()), batch_size=4, shuffle=True, **arguments)
+
+
+# ---- modules, data and trainers that hold one kind of state each -------------------------------
+
+
+class Dropout(Net):
+    def __init__(self):
+        super().__init__()
+        self.net.append(nn.Dropout(0.3))
+
+
+class BatchNorm(Net):
+    def __init__(self):
+        super().__init__()
+        self.net.insert(1, nn.BatchNorm1d(8))
+
+
+class BufferNotSaved(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def training_step(self, batch, batch_idx):
+        self.calls += 1
+        return super().training_step(batch, batch_idx) * (1 + self.calls / 10)
+
+
+class Attributes(Net):
+    def __init__(self):
+        super().__init__()
+        self.calls, self.seen = 0, {"calls": []}
+
+    def training_step(self, batch, batch_idx):
+        self.calls += 1
+        self.seen["calls"].append(self.calls)
+        return super().training_step(batch, batch_idx) * (1 + len(self.seen["calls"]) / 10)
+
+
+class Metric(Net):
+    def __init__(self):
+        super().__init__()
+        self.mean = MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.mean.update(loss.detach())
+        return loss * self.mean.compute()
+
+
+class EstimatedSteps(Net):
+    def configure_optimizers(self):
+        optimizer = super().configure_optimizers()
+        steps = self.trainer.estimated_stepping_batches
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+class Hydra(Net):
+    """What Hydra users hold in a module, and functions that have captured it."""
+
+    def __init__(self):
+        super().__init__()
+        self.save_hyperparameters({"cfg": OmegaConf.create({"lr": 0.05, "net": {"width": 8}})})
+        self.make_optimizer = partial(torch.optim.SGD, lr=0.05)
+        self.scale = lambda x: 2 * self.net(x)
+        self.outputs = []
+        self.net.register_forward_hook(lambda module, x, y: self.outputs.append(float(y.sum())))
+
+    def training_step(self, batch, batch_idx):
+        (x,) = batch
+        return (self.scale(x).squeeze(1) - x.sum(1)).square().mean() + len(self.outputs) / 100
+
+    def configure_optimizers(self):
+        return self.make_optimizer(self.parameters())
+
+
+class MarkedParameters(Net):
+    """Marks and hooks on parameters, which deepcopy leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[0].weight.slow = True
+        self.net[0].weight.register_hook(lambda grad: grad * self.brake)
+        self.brake = 0.5
+
+    def configure_optimizers(self):
+        slow = [p for p in self.parameters() if getattr(p, "slow", False)]
+        rest = [p for p in self.parameters() if not getattr(p, "slow", False)]
+        return torch.optim.SGD([{"params": slow, "lr": 0.01}, {"params": rest}], lr=0.05)
+
+
+class OldWeightNorm(Net):
+    """Its ``weight`` is a result with a graph, which deepcopy refuses."""
+
+    def __init__(self):
+        super().__init__()
+        with pytest.warns(FutureWarning):
+            nn.utils.weight_norm(self.net[0])
+
+
+class OwnLoader(Net):
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(3)
+        self.data = TensorDataset(points())
+
+    def train_dataloader(self):
+        return DataLoader(self.data, batch_size=4, shuffle=True, generator=self.generator)
+
+
+class Manual(Net):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+
+class Noisy(TensorDataset):
+    """Draws from every global generator, and from two of its own."""
+
+    def __init__(self):
+        super().__init__(points())
+        self.rng, self.python = np.random.default_rng(5), random.Random(5)
+        self.served, self.log = 0, []
+
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        self.served += 1
+        self.log.append(index)
+        globally = np.random.rand()  # noqa: NPY002
+        drawn = globally + random.random() + self.rng.random() + self.python.random()
+        return (x + 0.1 * drawn + 0.01 * self.served + 0.01 * len(self.log),)
+
+
+class CountingSampler(Sampler):
+    def __init__(self, n):
+        self.n, self.epoch = n, 0
+
+    def __iter__(self):
+        self.epoch += 1
+        order = torch.randperm(self.n, generator=torch.Generator().manual_seed(self.epoch))
+        return iter(order.tolist())
+
+    def __len__(self):
+        return self.n
+
+
+class Endless(IterableDataset):
+    def __init__(self):
+        self.state = 0
+
+    def __iter__(self):
+        while True:
+            self.state += 1
+            yield torch.full((FEATURES,), (self.state % 13) / 10)
+
+
+class Data(LightningDataModule):
+    """Splits at random in setup, and keeps books in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(9)
+        self.calls = []
+
+    def setup(self, stage):
+        self.calls.append(stage)
+        self.part, _ = random_split(TensorDataset(points()), [16, 8])
+
+    def train_dataloader(self):
+        assert self.calls == ["fit"]
+        return DataLoader(self.part, batch_size=4, shuffle=True, generator=self.generator)
+
+
+class Weights(Callback):
+    """A callback whose state bears on the training."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.calls += 1
+        with torch.no_grad():
+            pl_module.net[0].bias += self.calls / 1000
+
+
+def scaled():
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", growth_interval=2))
+
+
+CASES = {
+    "shuffled": {},
+    "own generator": {"data": lambda: shuffled(generator=torch.Generator().manual_seed(1))},
+    "numpy, python and own generators": {"data": lambda: DataLoader(Noisy(), 4, shuffle=True)},
+    "sampler": {
+        "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=CountingSampler(24))
+    },
+    "two loaders": {"data": lambda: [shuffled(), shuffled()]},
+    "iterable": {"data": lambda: DataLoader(Endless(), 4), "limit_train_batches": 6},
+    "workers": {"data": lambda: shuffled(num_workers=1, persistent_workers=True)},
+    "data module": {"data": Data},
+    "module's own loader": {"module": OwnLoader, "data": lambda: None},
+    "dropout": {"module": Dropout},
+    "batch norm": {"module": BatchNorm},
+    "buffer": {"module": BufferNotSaved},
+    "attributes": {"module": Attributes},
+    "metric": {"module": Metric},
+    "estimated steps": {"module": EstimatedSteps},
+    "hydra and captured": {"module": Hydra},
+    "parameters": {"module": MarkedParameters},
+    "weight norm": {"module": OldWeightNorm},
+    "manual": {"module": Manual},
+    "callback": {"callbacks": lambda: [Weights()]},
+    "one cycle": {"callbacks": lambda: [OneCycle()]},
+    "accumulation": {"callbacks": lambda: [GradientAccumulationScheduler({0: 2, 1: 3})]},
+    "scaler": {"plugins": scaled},
+    "max_steps": {"max_steps": 7, "max_epochs": -1},
+}
+
+
+def build(module=Net, data=shuffled, callbacks=list, plugins=None, **trainer_arguments):
+    """Return a module, its data, a trainer that has not run, and the record of its losses."""
+    seed_everything(1, verbose=False)
+    losses = Losses()
+    arguments = {"max_epochs": 2, **trainer_arguments}
+    if plugins is not None:
+        arguments["plugins"] = plugins()
+    trainer = quiet_trainer(losses, *callbacks(), **arguments)
+    return SimpleNamespace(module=module(), data=data(), trainer=trainer, losses=losses.losses)
+
+
+def fit(run, **arguments):
+    run.trainer.fit(run.module, run.data, **arguments)
+    return run.losses
+
+
+def lr_find(run, **arguments):
+    arguments = {"num_training": 10, "max_lr": 1.0, "early_stop_threshold": None, **arguments}
+    return Tuner(run.trainer).lr_find(run.module, run.data, **arguments)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_training_is_the_same_after_a_range_test(case):
+    without = fit(build(**case))
+    run = build(**case)
+    before = {k: v.clone() for k, v in run.module.state_dict().items()}
+    curve = lr_find(run)
+    assert len(curve.lrs) == 10
+    assert curve.losses[0] > 0
+    assert not run.losses
+    assert all(torch.equal(v, before[k]) for k, v in run.module.state_dict().items())
+    assert all(parameter.grad is None for parameter in run.module.parameters())
+    assert fit(run) == without
+    assert run.trainer.global_step > 3
+
+
+@pytest.mark.parametrize("name", ["own generator", "workers", "callback", "one cycle", "scaler"])
+def test_a_second_fit_is_the_same_after_a_range_test_between_the_two(name):
+    results = []
+    for test in (False, True):
+        run = build(**CASES[name])
+        fit(run)
+        run.trainer.fit_loop.max_epochs = 3
+        if test:
+            lr_find(run)
+        results.append(fit(run))
+    assert results[0] == results[1]
+
+
+class Moment(Callback):
+    """Raises at one hook, once; the copy in the test shares the switch."""
+
+    armed = False
+
+    def __init__(self, hook, error):
+        def fail(*args, **kwargs):
+            if Moment.armed:
+                raise error
+
+        setattr(self, hook, fail)
+
+
+ERRORS = [RuntimeError("x"), KeyboardInterrupt(), torch.OutOfMemoryError("x"), SystemExit(3)]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=[type(error).__name__ for error in ERRORS])
+@pytest.mark.parametrize("hook", ["setup", "on_train_batch_end", "teardown", "on_validation_end"])
+def test_training_is_the_same_after_a_range_test_that_fails(hook, error):
+    case = {
+        "module": Attributes,
+        "callbacks": lambda: [Moment(hook, error), Weights()],
+        "data": lambda: DataLoader(Noisy(), 4, shuffle=True),
+    }
+    without = fit(build(**case))
+    run = build(**case)
+    run.module.validation_step = run.module.training_step
+    Moment.armed = True
+    try:
+        with pytest.raises(type(error)):
+            lr_find(run, val_batches=1, val_dataloaders=DataLoader(TensorDataset(points()), 4))
+    finally:
+        Moment.armed = False
+    del run.module.validation_step
+    assert fit(run) == without
+
+
+def test_resuming_after_a_range_test_goes_on_where_the_checkpoint_is(tmp_path):
+    case = {"callbacks": lambda: [OneCycle(), ModelCheckpoint(tmp_path, save_last=True)]}
+    fit(build(**case, max_epochs=3))
+    checkpoint = sorted(tmp_path.glob("epoch*"))[0]
+    results = []
+    for test in (False, True):
+        run = build(**case, max_epochs=5)
+        if test:
+            lr_find(run)
+        results.append(fit(run, ckpt_path=checkpoint))
+        assert run.trainer.global_step == 30
+    assert results[0] == results[1]
+
+
+def everything(trainer):
+    """Return what can be told of a trainer without running it."""
+    owners = [trainer, trainer.state, trainer.strategy, trainer.strategy.precision_plugin]
+    owners += [value for name, value in vars(trainer).items() if name.endswith("_connector")]
+    owners += [trainer.fit_loop, trainer.fit_loop.epoch_loop, trainer.validate_loop]
+    shown = [{k: (id(v), repr(v)) for k, v in vars(owner).items()} for owner in owners]
+    return shown, trainer.fit_loop.state_dict(), [vars(c).copy() for c in trainer.callbacks]
+
+
+def test_trainer_and_directory_are_as_before(tmp_path):
+    run = build(
+        callbacks=lambda: [ModelCheckpoint(tmp_path / "checkpoints"), Weights()],
+        logger=CSVLogger(tmp_path),
+        default_root_dir=tmp_path,
+        min_epochs=2,
+        val_check_interval=2,
+    )
+    before = everything(run.trainer)
+    attributes = dict(vars(run.module))
+    lr_find(run)
+    assert everything(run.trainer) == before
+    assert dict(vars(run.module)) == attributes
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_copied_is_named():
+    run = build()
+    run.module.net.file = open(__file__)  # noqa: SIM115
+    with pytest.raises(Exception, match=r"its attribute net\.file cannot be"):
+        lr_find(run)
+    run.module.net.file.close()
+
+
+def test_a_callback_that_cannot_be_copied_is_left_out_and_told():
+    run = build(callbacks=lambda: [Weights()])
+    run.trainer.callbacks[1].file = open(__file__)  # noqa: SIM115
+    with pytest.warns(UserWarning, match="The callback Weights cannot be copied"):
+        lr_find(run)
+    run.trainer.callbacks[1].file.close()
+
+
+def test_global_switches_are_put_back():
+    run = build()
+    with torch.no_grad():
+        with isolated(run.trainer, run.module) as copied:
+            run.trainer.fit(copied, run.data)
+            assert run.trainer.global_step == 12
+        assert not torch.is_grad_enabled()
+
+
+def test_compiled_module_is_left_compiled():
+    run = build()
+    compiled = torch.compile(run.module, backend="eager")
+    lr_find(SimpleNamespace(trainer=run.trainer, module=compiled, data=run.data))
+    assert run.module._compiler_ctx is None
+    fit(SimpleNamespace(trainer=run.trainer, module=compiled, data=run.data, losses=[]))
+    assert run.module._compiler_ctx is not None
+    before = run.module.net[0].weight.clone()
+    lr_find(run)
+    assert run.module._compiler_ctx is not None
+    assert torch.equal(run.module.net[0].weight, before)
+
+
+# ---- the callback ------------------------------------------------------------------------------
+
+
+def finder(**arguments):
+    arguments = {
+        "num_training": 40,
+        "min_lr": 1e-4,
+        "method": lambda lrs, losses: 0.07,
+        **arguments,
+    }
+    return LRFinder(**arguments)
+
+
+CALLBACK_CASES = ["shuffled", "own generator", "workers", "data module", "hydra and captured"]
+CALLBACK_CASES += ["numpy, python and own generators", "callback", "accumulation", "scaler"]
+
+
+@pytest.mark.parametrize("name", CALLBACK_CASES)
+def test_callback_trains_as_if_the_peak_had_been_given(name):
+    case = dict(CASES[name])
+    others = case.pop("callbacks", list)
+    without = fit(build(**case, callbacks=lambda: [OneCycle(max_lr=0.07), *others()]))
+    run = build(**case, callbacks=lambda: [finder(), OneCycle(), *others()])
+    assert fit(run) == without
+    assert run.trainer.callbacks[1].max_lr == 0.07
+    assert run.trainer.callbacks[2].max_lr == 0.07
+
+
+def test_callback_resumes_with_the_peak_it_had_found(tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path, save_last=True)
+    run = build(callbacks=lambda: [finder(), OneCycle(), checkpoints], max_epochs=2)
+    fit(run)
+    resumed = build(callbacks=lambda: [finder(), OneCycle()], max_epochs=3)
+    fit(resumed, ckpt_path=tmp_path / "last.ckpt")
+    first, cycle = resumed.trainer.callbacks[1:3]
+    assert first.curve is None
+    assert first.max_lr == cycle.max_lr == 0.07
+    assert resumed.trainer.global_step == 18
