@@ -1,12 +1,13 @@
 """Train a network with a schedule: ``python train.py schedule=onecycle data=digits``.
 
-Composes ``conf/``, builds what it names, fits, tests, and leaves ``result.json``. No other module
-knows Hydra.
+Composes ``conf/``, builds what it names, finds a peak if asked to, fits, tests, and leaves
+``result.json``.
 """
 
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -14,36 +15,38 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from experiments.callbacks import ShowPlan
-from experiments.lr_find import CURVE, draw_sweep, show_curve
-from experiments.task import Classifier
-from lightning_onecycle import (
-    Diverged,
-    LRCurve,
-    LRFinder,
-    RunRecord,
-    Schedule,
-    ScheduleCallback,
-    Tuner,
+from experiments.build import (
+    UsageError,
+    build,
+    check,
+    load,
+    named,
+    optimizer_of,
+    peak_of_a_saved_curve,
 )
-from lightning_onecycle._checks import choice, number, whole
+from experiments.callbacks import ShowPlan
+from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.lr_find import CURVE, draw_sweep, show_curve
+from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
+from experiments.task import Classifier
+from lightning_onecycle import Diverged, LRCurve, RunRecord, Schedule, ScheduleCallback, Tuner
 from lightning_onecycle.range_test import Suggestion
 
 log = logging.getLogger("train")
-CHECKPOINT = Path("checkpoints", "last.ckpt")
-
-
-class UsageError(ValueError):
-    """The command line asks for what cannot be; the message names the key, the rule, the value."""
+IGNORED = (
+    ".*does not have many workers",
+    "Checkpoint directory .* exists and is not empty",
+    "The number of training batches .* is smaller than the logging",
+    ".*isinstance.treespec, LeafSpec",
+    "Encountered `nan` values in tensor",
+)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -53,21 +56,17 @@ def main(cfg: DictConfig) -> float | None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    warnings.filterwarnings(
-        "ignore", "The number of training batches .* is smaller than the logging"
-    )
-    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    for message in IGNORED:
+        warnings.filterwarnings("ignore", message)
     in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         return run(cfg, Path(HydraConfig.get().runtime.output_dir))
     except (UsageError, MisconfigurationException) as error:
         if in_a_sweep:
             raise
-        sys.exit(f"train.py: {error}")
-    except Diverged as error:
-        log.error(f"diverged: {error}")
+        log.error(f"train.py: {error}")
+        sys.exit(1)
+    except Diverged:
         if in_a_sweep:
             return float("nan")
         sys.exit(1)
@@ -76,13 +75,13 @@ def main(cfg: DictConfig) -> float | None:
 def run(cfg: DictConfig, directory: Path) -> float | None:
     """Build, fit and test what ``cfg`` describes; results go to ``directory``."""
     check(cfg)
+    check_directory(cfg, directory)
     seed_everything(cfg.seed, workers=True, verbose=False)
     schedule = build(cfg, "schedule")
     data = build(cfg, "data")
     load(data)
-    task = Classifier(
-        build(cfg, "model"), build(cfg, "optimizer"), cfg.data.num_classes, **cfg.task
-    )
+    optimizer = optimizer_of(cfg)
+    task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
     record = RunRecord(directory / "result.json", schedule=name, seed=cfg.seed, batch_size=size)
@@ -95,7 +94,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
     ]
     logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
-    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger)
+    plugins = [AtomicCheckpointIO()]
+    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger, plugins=plugins)
     if cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
@@ -106,6 +106,9 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         trainer.test(task, data, verbose=False)
+    except Diverged:
+        say_how_it_ended(record.result, directory)
+        raise
     except (SIGTERMException, SystemExit):
         # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down.
         say_how_it_ended(record.result, directory)
@@ -114,22 +117,6 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)
     return record.result["metrics"].get("val/acc")
-
-
-def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
-    """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
-    if cfg.lr_find.get("curve") is None:
-        return []
-    try:
-        return [
-            LRFinder(
-                cfg.lr_find.curve,
-                method=cfg.lr_find.method,
-                allow_differences=cfg.lr_find.allow_differences,
-            )
-        ]
-    except (ValueError, OSError) as error:
-        raise UsageError(f"lr_find.curve: {error}") from error
 
 
 def find_peak(
@@ -151,49 +138,11 @@ def find_peak(
             curve = Tuner(trainer).lr_find(task, datamodule=data, schedule=schedule, **options)
         found = curve.suggest(cfg.lr_find.method)
     except ValueError as error:
-        raise UsageError(f"lr_find.{error}") from error
+        raise UsageError(named("lr_find", error)) from error
     show_curve(curve, found, trainer.logger, directory)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         draw_sweep(directory.parent)
     return found
-
-
-def check(cfg: DictConfig) -> None:
-    """Refuse values that would only fail when training has begun, or worse, would not."""
-    trainer = cfg.trainer
-    try:
-        whole("seed", cfg.seed, 0)
-        choice("budget", cfg.budget, ("steps", "time"))
-        number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
-        number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
-        whole("data.batch_size", cfg.data.batch_size, 1)
-        whole("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1)
-        for key in ("max_epochs", "max_steps"):
-            if trainer[key] not in (None, -1):
-                whole(f"trainer.{key}", trainer[key], 1)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-
-
-def build(cfg: DictConfig, key: str, **more: Any) -> Any:
-    """Instantiate one group; a refusal by what it builds names the group's key."""
-    try:
-        return instantiate(cfg[key], **more, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
-            raise UsageError(f"{key}.{cause}") from error
-        raise
-
-
-def load(data: LightningDataModule) -> None:
-    """Read the data now: what is missing or damaged is told before anything else is built."""
-    try:
-        if rank_zero_only.rank == 0:
-            data.prepare_data()
-        data.setup("fit")
-    except (ValueError, OSError) as error:
-        raise UsageError(f"data.{error}") from error
 
 
 @rank_zero_only
@@ -225,37 +174,14 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     )
     log.info(
         f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
-        f" {shown or 'nothing measured yet'}"
+        f" {result['reason'] or shown}"
     )
-    if result["status"] == "interrupted":
-        log.info(f"go on: python train.py resume={directory}")
-    log.info(f"results: {directory / 'result.json'}   look: tensorboard --logdir {directory}")
-
-
-def arguments_for_hydra(arguments: list[str]) -> list[str]:
-    """Return the command line with ``-m`` first, and with a resumed run's own options.
-
-    Hydra takes a flag only before the options or behind them. With ``resume=DIR``, the options
-    that the run was started with come before those given now; it goes on in its own directory,
-    and Hydra's record of how it was started is left as it is.
-    """
-    sweep = [a for a in arguments if a in ("-m", "--multirun")]
-    options = [a for a in arguments if a not in sweep]
-    given = [a.removeprefix("resume=").strip("'\"") for a in options if a.startswith("resume=")]
-    if not given or given[-1] in ("", "null"):
-        return [*sweep, *options]
-    directory = Path(given[-1])
-    started_with = directory / ".hydra" / "overrides.yaml"
-    for needed in (directory / CHECKPOINT, started_with):
-        if not needed.is_file():
-            sys.exit(
-                f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
-                f" {str(directory)!r}: there is no {needed}"
-            )
-    if sweep:
-        sys.exit(f"train.py: resume must be given to a single run, got it with {sweep[0]}")
-    before = [str(option) for option in OmegaConf.load(started_with)]
-    return [*before, *options, f"hydra.run.dir='{directory}'", "hydra.output_subdir=null"]
+    if directory.is_relative_to(Path.cwd()):
+        directory = directory.relative_to(Path.cwd())
+    if result["status"] == "interrupted" and (directory / CHECKPOINT).is_file():
+        log.info(f"go on: python train.py {shlex.quote(f'resume={directory}')}")
+    log.info(f"results: {directory / 'result.json'}")
+    log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":

@@ -107,6 +107,8 @@ class SaveOnInterrupt(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give Ctrl-C back."""
+        if self._interrupted:
+            log.info("The run was at its end when it was interrupted.")
         self._give_back()
 
     def _give_back(self) -> None:
@@ -157,8 +159,21 @@ class ShowPlan(Callback):
             f" {trainer.world_size} x {str(pl_module.device).upper()}, effective batch size"
             f" {effective} ({self.batch_size} a device)"
         )
-        axes = plot_schedule(callback.schedule, total, max_lr=peak)
-        axes.figure.savefig(self.directory / "schedule.png", dpi=120)
+        if callback.budget == "steps":
+            self._draw(callback)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(TENSORBOARD_LAYOUT)
+
+    @rank_zero_only
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw what was planned for a time, whose steps are only known now."""
+        for callback in trainer.callbacks:
+            if isinstance(callback, ScheduleCallback) and callback.budget == "time":
+                self._draw(callback)
+
+    def _draw(self, callback: ScheduleCallback) -> None:
+        (scheduler,) = callback.schedulers
+        peak = max(scheduler.max_lrs)
+        axes = plot_schedule(callback.schedule, scheduler.total_steps, max_lr=peak)
+        axes.figure.savefig(self.directory / "schedule.png", dpi=120)

@@ -58,7 +58,7 @@ class Classifier(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self._step("train", batch, self.label_smoothing)
-        self.log("train/loss_step", loss, prog_bar=True)
+        self.log("train/loss_step", loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

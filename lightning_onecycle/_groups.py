@@ -20,6 +20,7 @@ def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[floa
     """
     if max_lr is None:
         return list(own)
+    max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
     if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
         if len(max_lr) != len(own):
             raise ValueError(

@@ -55,11 +55,13 @@ def steps_left(trainer: Trainer, *, epoch_starts: bool) -> int | None:
 
 
 def _steps_in_this_epoch(trainer: Trainer) -> int:
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    if progress.is_last_batch:  # of the epoch before
+    epoch = trainer.fit_loop.epoch_progress.current
+    if epoch.ready == epoch.processed:  # type: ignore[attr-defined] # between two epochs
         return 0
+    batches = trainer.fit_loop.epoch_loop.batch_progress
     accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
-    return progress.current.ready // accumulation
+    steps = batches.current.ready / accumulation
+    return math.ceil(steps) if batches.is_last_batch else math.floor(steps)
 
 
 def time_limit(trainer: Trainer) -> Timer | None:

@@ -72,6 +72,7 @@ class ScheduleCallback(Callback):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         self.schedule = schedule
         self.total_steps = None if total_steps is None else whole("total_steps", total_steps, 1)
+        max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
         if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
             max_lr = [
                 number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)

@@ -170,7 +170,7 @@ class Schedule:
     def trace(self, total_steps: int) -> list[Point]:
         """Return the values at each step of a run of ``total_steps``."""
         segments = self.segments(total_steps)
-        return [value_at(segments, step) for step in range(total_steps)]
+        return [value_at(segments, step) for step in range(int(total_steps))]
 
     @property
     def peak_momentum(self) -> float | None:

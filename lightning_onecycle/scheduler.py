@@ -116,12 +116,7 @@ class ScheduleLR(LRScheduler):
         self._first_lrs = self.get_lr()
         self._written: list[float | Tensor] = []
         self._wrapped_before = hasattr(optimizer.step, "_wrapped_by_lr_sched")
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-            optimizer.register_load_state_dict_post_hook(lambda _: self._write()),
-        ]
-        _WRITERS[optimizer] = weakref.ref(self)
+        self._enter()
         self._write()
 
     # ---- what a torch scheduler has ---------------------------------------------------------
@@ -217,14 +212,14 @@ class ScheduleLR(LRScheduler):
     def values(self) -> dict[str, float]:
         """Return ``lr``, ``momentum`` and ``weight_decay`` for the step to come.
 
-        They are those of the first group; a group with another peak adds ``lr/pg2`` and so on.
+        They are those of the first group; one with another peak or weight decay adds ``lr/pg2`` and
+        so on.
         """
         values: dict[str, float] = {}
-        seen: set[float] = set()
-        for index, (group, peak) in enumerate(
-            zip(self.optimizer.param_groups, self.max_lrs, strict=False), start=1
-        ):
-            if peak not in seen:
+        seen: set[tuple[float, float | None]] = set()
+        groups = zip(self.optimizer.param_groups, self.max_lrs, self._weight_decays, strict=False)
+        for index, (group, peak, decay) in enumerate(groups, start=1):
+            if (peak, decay) not in seen:
                 suffix = f"/pg{index}" if seen else ""
                 values[f"lr{suffix}"] = float(group["lr"])
                 momentum = _groups.momentum(group)
@@ -232,7 +227,7 @@ class ScheduleLR(LRScheduler):
                     values[f"momentum{suffix}"] = momentum
                 if "weight_decay" in group:
                     values[f"weight_decay{suffix}"] = float(group["weight_decay"])
-                seen.add(peak)
+                seen.add((peak, decay))
         return values
 
     def detach(self) -> None:
@@ -244,6 +239,15 @@ class ScheduleLR(LRScheduler):
         self._write()
         groups = self.optimizer.param_groups
         return [group["lr"] for group in groups] == self._written
+
+    def _enter(self) -> None:
+        optimizer = self.optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_load_state_dict_post_hook(self._after_load),
+        ]
+        _WRITERS[optimizer] = weakref.ref(self)
 
     def _leave(self) -> None:
         self.detach()
@@ -283,6 +287,17 @@ class ScheduleLR(LRScheduler):
                 self._loaded = None
             self.last_epoch += 1
             self._write()
+
+    def _after_load(self, optimizer: Optimizer) -> None:
+        self._write()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_handles"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # A copied optimizer comes without the hooks of the one it is a copy of.
+        vars(self).update(state)
+        self._enter()
 
     def _write(self) -> None:
         if not self._attached:

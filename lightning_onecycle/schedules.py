@@ -265,7 +265,8 @@ def trapezoid(
     warmup = number("warmup", warmup, "in [0, 1)", lambda v: 0 <= v < 1)
     rest = 1.0 - warmup
     rule = f"in [0, 1 - warmup] = [0, {rest:g}]"
-    cooldown = number("cooldown", cooldown, rule, lambda v: 0 <= v <= rest)
+    # 1 - 0.9 is a little less than 0.1.
+    cooldown = min(number("cooldown", cooldown, rule, lambda v: 0 <= v <= rest + 1e-9), rest)
     div_factor = number("div_factor", div_factor, ">= 1", lambda v: v >= 1)
     final = number("final_factor", final_factor, "in [0, 1]", lambda v: 0 <= v <= 1)
     return Schedule(

@@ -4,7 +4,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from lightning_onecycle import BatchNormRecalibration
 
@@ -101,3 +107,61 @@ def test_a_stream_is_left_alone_and_that_is_said(caplog):
 def test_bad_number_of_batches():
     with pytest.raises(ValueError, match="num_batches must be a whole number >= 1, got 0"):
         BatchNormRecalibration(0)
+
+
+class Frozen(Net):
+    """Trains with fixed statistics, as one does when finetuning."""
+
+    def on_train_batch_start(self, batch, batch_idx):
+        self.net[1].eval()
+
+
+def test_a_layer_with_fixed_statistics_keeps_them():
+    seed_everything(1, verbose=False)
+    net = Frozen()
+    torch.nn.init.constant_(net.net[1].running_mean, 7.0)
+    loader = DataLoader(samples(), batch_size=8)
+    Trainer(max_epochs=2, callbacks=BatchNormRecalibration(), **QUIET).fit(net, loader, loader)
+    assert (net.net[1].running_mean == 7.0).all()
+
+
+def test_only_the_samples_of_the_sampler_are_used():
+    chosen = list(range(0, 32, 2))
+    sampler = SubsetRandomSampler(chosen)
+    net = fit([BatchNormRecalibration(99)], DataLoader(samples(), batch_size=8, sampler=sampler))
+    with torch.no_grad():
+        expected = net.net[0](samples().tensors[0][chosen]).mean(0)
+    torch.testing.assert_close(net.net[1].running_mean, expected)
+
+
+def test_a_sampler_that_is_not_known_is_left_alone():
+    sampler = WeightedRandomSampler([1.0] * 64, 64)
+    loader = DataLoader(samples(), batch_size=8, sampler=sampler)
+    net = fit([BatchNormRecalibration()], loader)
+    assert net.net[1].num_batches_tracked == 16  # of training, and not anew
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+def test_in_the_precision_of_the_training(precision):
+    net = Net()
+    loader = DataLoader(samples(), batch_size=8)
+    callback = BatchNormRecalibration(8)
+    Trainer(max_epochs=1, callbacks=callback, precision=precision, **QUIET).fit(net, loader, loader)
+    assert net.net[1].running_mean.isfinite().all()
+
+
+class NoForward(Net):
+    forward = LightningModule.forward
+
+    def training_step(self, batch, batch_idx):
+        return self.net(batch[0]).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+
+def test_a_module_without_forward_is_left_alone():
+    loader = DataLoader(samples(), batch_size=8)
+    net = NoForward()
+    Trainer(max_epochs=1, callbacks=BatchNormRecalibration(), **QUIET).fit(net, loader, loader)
+    assert net.net[1].num_batches_tracked == 8

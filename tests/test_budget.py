@@ -22,7 +22,12 @@ def trainer(batches=10, max_epochs=4, accumulate=1, done=None, callbacks=(), **n
         callbacks=list(callbacks),
         current_epoch=now.get("epoch", 0),
         global_step=now.get("step", 0),
-        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress)),
+        fit_loop=SimpleNamespace(
+            epoch_loop=SimpleNamespace(batch_progress=progress),
+            epoch_progress=SimpleNamespace(
+                current=SimpleNamespace(ready=int(done is not None), processed=0)
+            ),
+        ),
     )
 
 

@@ -172,7 +172,7 @@ def test_noise_is_the_standard_deviation_whatever_the_slope() -> None:
 
 @pytest.mark.parametrize(
     ("noise", "steepest_within", "max_lr_within"),
-    [(0.02, 0.15, 0.15), (0.1, 0.3, 0.6), (0.3, 0.7, 0.9)],
+    [(0.02, 0.15, 0.25), (0.1, 0.3, 0.6), (0.3, 0.7, 0.9)],
 )
 def test_answers_on_a_curve_whose_answers_are_known(
     noise: float, steepest_within: float, max_lr_within: float
@@ -210,7 +210,7 @@ def test_a_linear_range_test() -> None:
         for lr in lrs
     ]  # lowest at 1.1
     curve = LRCurve(lrs, losses, mode="linear")
-    assert curve.suggestion() == pytest.approx(0.55, rel=0.25)
+    assert curve.suggestion() == pytest.approx(0.55, rel=0.15)
 
 
 def test_a_wide_flat_minimum_has_an_end_and_no_middle() -> None:
@@ -221,7 +221,7 @@ def test_a_wide_flat_minimum_has_an_end_and_no_middle() -> None:
     ended = [s for s in suggestions if s.reason.endswith("that is wider than a decade ends")]
     assert len(ended) >= 45
     low, _, high = spread([log10_of(suggestion.lr) for suggestion in ended])
-    assert low > -1.5  # the minimum begins at -3.3
+    assert low > -2.0  # the minimum begins at -3.3
     assert high < -0.8
 
 

@@ -1,6 +1,7 @@
 """What follows a range test is, number for number, what follows none."""
 
 import random
+import signal
 from functools import partial
 from types import SimpleNamespace
 
@@ -113,6 +114,14 @@ class EstimatedSteps(Net):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
 
+class ReadsSteps(Net):
+    """Makes Lightning set up the loaders before the fit starts."""
+
+    def configure_optimizers(self):
+        assert self.trainer.estimated_stepping_batches == 12
+        return super().configure_optimizers()
+
+
 class Hydra(Net):
     """What Hydra users hold in a module, and functions that have captured it."""
 
@@ -122,7 +131,7 @@ class Hydra(Net):
         self.make_optimizer = partial(torch.optim.SGD, lr=0.05)
         self.scale = lambda x: 2 * self.net(x)
         self.outputs = []
-        self.net.register_forward_hook(lambda module, x, y: self.outputs.append(float(y.sum())))
+        self.net.register_forward_hook(lambda module, x, y: self.outputs.append(y.sum().item()))
 
     def training_step(self, batch, batch_idx):
         (x,) = batch
@@ -166,6 +175,13 @@ class OwnLoader(Net):
         return DataLoader(self.data, batch_size=4, shuffle=True, generator=self.generator)
 
 
+class LoaderOfNobody(Net):
+    """Its loader draws from a generator that neither module nor data module hold."""
+
+    def train_dataloader(self):
+        return shuffled(generator=ELSEWHERE[0])
+
+
 class Manual(Net):
     def __init__(self):
         super().__init__()
@@ -178,6 +194,9 @@ class Manual(Net):
         self.manual_backward(loss)
         optimizer.step()
         return loss
+
+
+ELSEWHERE = [torch.Generator()]
 
 
 class Noisy(TensorDataset):
@@ -263,14 +282,22 @@ CASES = {
     "two loaders": {"data": lambda: [shuffled(), shuffled()]},
     "iterable": {"data": lambda: DataLoader(Endless(), 4), "limit_train_batches": 6},
     "workers": {"data": lambda: shuffled(num_workers=1, persistent_workers=True)},
+    "workers with state": {
+        "data": lambda: DataLoader(Noisy(), 4, num_workers=1, persistent_workers=True)
+    },
     "data module": {"data": Data},
     "module's own loader": {"module": OwnLoader, "data": lambda: None},
+    "nobody's generator": {"module": LoaderOfNobody, "data": lambda: None},
     "dropout": {"module": Dropout},
     "batch norm": {"module": BatchNorm},
     "buffer": {"module": BufferNotSaved},
     "attributes": {"module": Attributes},
     "metric": {"module": Metric},
     "estimated steps": {"module": EstimatedSteps},
+    "workers that run already": {
+        "module": ReadsSteps,
+        "data": lambda: shuffled(num_workers=1, persistent_workers=True),
+    },
     "hydra and captured": {"module": Hydra},
     "parameters": {"module": MarkedParameters},
     "weight norm": {"module": OldWeightNorm},
@@ -286,6 +313,7 @@ CASES = {
 def build(module=Net, data=shuffled, callbacks=list, plugins=None, **trainer_arguments):
     """Return a module, its data, a trainer that has not run, and the record of its losses."""
     seed_everything(1, verbose=False)
+    ELSEWHERE[0].manual_seed(2)
     losses = Losses()
     arguments = {"max_epochs": 2, **trainer_arguments}
     if plugins is not None:
@@ -319,7 +347,9 @@ def test_training_is_the_same_after_a_range_test(case):
     assert run.trainer.global_step > 3
 
 
-@pytest.mark.parametrize("name", ["own generator", "workers", "callback", "one cycle", "scaler"])
+@pytest.mark.parametrize(
+    "name", ["own generator", "workers with state", "callback", "one cycle", "scaler"]
+)
 def test_a_second_fit_is_the_same_after_a_range_test_between_the_two(name):
     results = []
     for test in (False, True):
@@ -361,10 +391,12 @@ def test_training_is_the_same_after_a_range_test_that_fails(hook, error):
     run.module.validation_step = run.module.training_step
     Moment.armed = True
     try:
+        handler = signal.getsignal(signal.SIGINT)
         with pytest.raises(type(error)):
             lr_find(run, val_batches=1, val_dataloaders=DataLoader(TensorDataset(points()), 4))
     finally:
         Moment.armed = False
+    assert signal.getsignal(signal.SIGINT) is handler
     del run.module.validation_step
     assert fit(run) == without
 
@@ -381,6 +413,25 @@ def test_resuming_after_a_range_test_goes_on_where_the_checkpoint_is(tmp_path):
         results.append(fit(run, ckpt_path=checkpoint))
         assert run.trainer.global_step == 30
     assert results[0] == results[1]
+
+
+def test_a_checkpoint_that_the_trainer_was_told_of_is_left_to_the_training(tmp_path):
+    case = {"callbacks": lambda: [OneCycle(), ModelCheckpoint(tmp_path, save_last=True)]}
+    fit(build(**case, max_epochs=3))
+    run = build(**case, max_epochs=5)
+    run.trainer.ckpt_path = tmp_path / "last.ckpt"
+    curve = lr_find(run)
+    assert curve.losses == lr_find(build(**case)).losses
+    fit(run)
+    assert len(run.losses) == 12
+    assert run.trainer.global_step == 30
+
+
+def test_data_that_a_module_holds_are_not_copied():
+    run = build(module=OwnLoader)
+    with isolated(run.trainer, run.module) as copied:
+        assert copied.data is run.module.data
+        assert copied.net is not run.module.net
 
 
 def everything(trainer):
@@ -440,10 +491,24 @@ def test_compiled_module_is_left_compiled():
     assert run.module._compiler_ctx is None
     fit(SimpleNamespace(trainer=run.trainer, module=compiled, data=run.data, losses=[]))
     assert run.module._compiler_ctx is not None
-    before = run.module.net[0].weight.clone()
-    lr_find(run)
+    with isolated(run.trainer, run.module) as copied:
+        before, own = copied.net[0].weight.clone(), run.module.net[0].weight.clone()
+        run.trainer.fit(copied, run.data)
+        assert not torch.equal(copied.net[0].weight.cpu(), before)
     assert run.module._compiler_ctx is not None
-    assert torch.equal(run.module.net[0].weight, before)
+    assert torch.equal(run.module.net[0].weight, own)
+
+
+def test_marks_and_hooks_of_parameters_are_those_of_the_copy():
+    run = build(module=MarkedParameters)
+    with isolated(run.trainer, run.module) as copied:
+        assert copied.net[0].weight.slow
+        copied.brake = 0.0
+        copied.net(torch.ones(2, FEATURES)).sum().backward()
+        assert copied.net[0].weight.grad.abs().sum() == 0
+        assert copied.net[0].bias.grad.abs().sum() > 0
+    assert len(lr_find(run).conditions.groups) == 2
+    assert run.module.brake == 0.5
 
 
 # ---- the callback ------------------------------------------------------------------------------
@@ -459,7 +524,13 @@ def finder(**arguments):
     return LRFinder(**arguments)
 
 
-CALLBACK_CASES = ["shuffled", "own generator", "workers", "data module", "hydra and captured"]
+CALLBACK_CASES = [
+    "shuffled",
+    "own generator",
+    "workers that run already",
+    "data module",
+    "hydra and captured",
+]
 CALLBACK_CASES += ["numpy, python and own generators", "callback", "accumulation", "scaler"]
 
 

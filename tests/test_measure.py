@@ -1,6 +1,6 @@
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_onecycle import GeneralizationGap
@@ -55,3 +55,25 @@ def test_callback_logs_the_gap_of_the_epoch_that_ends():
     )
     trainer.fit(Fixed(), loader, loader)
     assert trainer.callback_metrics["gap/loss"] == 2.0
+
+
+def test_an_epoch_without_validation_has_no_gap():
+    seen = []
+
+    class Seen(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics.get("gap/loss", float("nan"))))
+
+    loader = DataLoader(torch.zeros(4, 1), batch_size=2)
+    trainer = Trainer(
+        max_epochs=4,
+        check_val_every_n_epoch=2,
+        callbacks=[GeneralizationGap(), Seen()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Fixed(), loader, loader)
+    assert seen[1:] == [3.0, 3.0, 1.0]  # of epochs 2 and 4, not of 3

@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -117,3 +118,40 @@ def test_a_resumed_run_counts_all_its_time(tmp_path):
     second = read(path)
     assert second["fit_seconds"] > first["fit_seconds"]
     assert (second["steps"], second["total_steps"]) == (15, 15)
+
+
+def test_a_resume_that_fails_leaves_the_result_as_it_was(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, ModelCheckpoint(tmp_path, save_last=True), max_epochs=1)
+    first = read(path)
+    (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(Exception, match=r"."):
+        train(path, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
+    assert read(path) == first
+
+
+def test_a_damaged_result_does_not_stand_in_the_way(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, ModelCheckpoint(tmp_path, save_last=True), max_epochs=1)
+    path.write_text('{"steps": 5, "met')
+    with pytest.warns(UserWarning, match="cannot be read and is written anew"):
+        train(path, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
+    assert read(path)["steps"] == 10
+
+
+def test_a_test_that_fails_does_not_undo_the_training(tmp_path):
+    path = tmp_path / "result.json"
+    trainer, module = train(path, max_epochs=1)
+    module.test_step = raises(RuntimeError("no"))
+    with pytest.raises(Exception, match=r"."):
+        trainer.test(module, loader(2), verbose=False)
+    result = read(path)
+    assert (result["status"], result["steps"], result["total_steps"]) == ("completed", 5, 5)
+    assert result["reason"]
+
+
+def test_numpy_facts(tmp_path):
+    path = tmp_path / "result.json"
+    trainer = quiet_trainer(RunRecord(path, seed=np.int64(3), batch_size=np.int32(2)), max_epochs=1)
+    trainer.fit(Measured(), loader(2))
+    assert (read(path)["seed"], read(path)["effective_batch_size"]) == (3, 2)

@@ -1,6 +1,8 @@
+import copy
 import gc
 import io
 import math
+import pickle
 import weakref
 from functools import partial
 
@@ -635,3 +637,30 @@ def test_an_lr_set_after_detaching_is_the_next_peak():
     ScheduleLR(optimizer, one_cycle(), 4).detach()
     optimizer.param_groups[0]["lr"] = 0.1
     assert ScheduleLR(optimizer, one_cycle(), 4).max_lrs == [0.1]
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_goes_on_with_the_optimizer_that_was_copied_with_it(copied):
+    scheduler = ScheduleLR(sgd([weight()]), one_cycle(), 10)
+    for _ in range(3):
+        scheduler.optimizer.step()
+    other = copied(scheduler)
+    for _ in range(4):
+        other.optimizer.step()
+    assert (scheduler.last_epoch, other.last_epoch) == (3, 7)
+    assert other.get_last_lr() == [0.4 * one_cycle().at(7, 10).lr]
+
+
+def test_values_of_groups_that_differ_in_weight_decay_alone():
+    groups = [{"params": [weight()]}, {"params": [weight()], "weight_decay": 0.0}]
+    optimizer = torch.optim.SGD(groups, lr=0.4, momentum=0.9, weight_decay=0.01)
+    values = ScheduleLR(optimizer, one_cycle(), 10).values()
+    assert (values["weight_decay"], values["weight_decay/pg2"]) == (0.01, 0.0)
+
+
+def test_peaks_from_an_array():
+    groups = [{"params": [weight()]}, {"params": [weight()]}]
+    optimizer = torch.optim.SGD(groups, lr=0.4)
+    assert ScheduleLR(optimizer, one_cycle(), 4, max_lr=torch.tensor([1.0, 2.0])).max_lrs == [1, 2]

@@ -15,6 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.checkpoint_io import AtomicCheckpointIO
 from lightning_onecycle import LRCurve
 
 ROOT = Path(__file__).parents[1]
@@ -116,7 +117,8 @@ def test_main_job_says_what_it_does(finished):
     assert "effective batch size 64" in lines[1]
     assert lines[2].startswith("completed: 360 steps in")
     assert str(directory) in lines[3]
-    assert len(lines) == 4
+    assert lines[4].startswith("look: tensorboard --logdir")
+    assert len(lines) == 5
 
 
 def test_main_job_leaves_everything(finished):
@@ -169,6 +171,8 @@ def values_in(file):
         (["schedule.pct_start=1.5"], "schedule.pct_start must be in (0, 1), got 1.5"),
         (["schedule.div_factor=0"], "schedule.div_factor must be >= 1, got 0"),
         (["data.batch_size=0"], "data.batch_size must be a whole number >= 1, got 0"),
+        (["optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
+        (["data.batch_size=5000"], "data.batch_size must be <= 1197"),
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
@@ -189,11 +193,21 @@ def test_bad_input_is_refused_before_training(tmp_path, options, message):
 def test_a_diverging_run_says_so(tmp_path):
     code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", "optimizer.lr=1e9")
     assert code == 1
-    assert "diverged: the loss is nan after" in output
+    assert "\ndiverged: " in output
+    assert "the loss is nan after" in output
     result = result_of(tmp_path)
     assert result["status"] == "diverged"
     assert "try a lower optimizer.lr" in result["reason"]
     assert result["steps"] < 360
+
+
+def test_what_a_trainer_refuses_is_kept_as_the_reason(tmp_path):
+    code, output = run(*QUIET, "budget=time", f"hydra.run.dir={tmp_path}")
+    assert code == 1
+    assert "needs Trainer(max_time=...)" in output
+    assert "Traceback" not in output
+    assert result_of(tmp_path)["status"] == "failed"
+    assert "needs Trainer(max_time=...)" in result_of(tmp_path)["reason"]
 
 
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
@@ -324,3 +338,64 @@ def test_a_sweep_of_range_tests_is_drawn_in_one_picture(tmp_path):
     assert code == 0, output
     assert len(list(tmp_path.glob("*/lr_find.json"))) == 2
     assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_resume_whatever_the_directory_is_called(tmp_path):
+    directory = tmp_path / "it's 0-seed=1, lr=2"
+    short = (*QUIET, "trainer.max_epochs=2")
+    escaped = str(directory).replace("'", "\\'")
+    code, output = run(*short, f"hydra.run.dir='{escaped}'")
+    assert code == 0, output
+    code, output = run(f"resume={directory}", "trainer.max_epochs=3")
+    assert code == 0, output
+    assert result_of(directory)["steps"] == 18 * 3
+    # Again, and without a word of the epochs: it is what the run is now.
+    code, output = run(f"resume={directory}", "--cfg", "job")
+    assert code == 0, output
+    assert "max_epochs: 3" in output
+
+
+def test_resume_with_another_option_of_a_group(tmp_path):
+    options = ("trainer.max_epochs=2", "schedule=triangular", "schedule.cycles=2")
+    code, output = run(*QUIET, *options, f"hydra.run.dir={tmp_path}")
+    assert code == 0, output
+    code, output = run(f"resume={tmp_path}", "schedule=step", "trainer.max_epochs=3")
+    assert code == 0, output
+    assert "step over 54 steps, 36 of them taken" in output
+    assert "other phases" in output
+
+
+def test_a_run_is_not_written_over(finished):
+    directory, _ = finished
+    before = result_of(directory)
+    code, output = run(*QUIET, f"hydra.run.dir={directory}")
+    assert code == 1
+    assert "hydra.run.dir must be a new directory" in output
+    assert result_of(directory) == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    code, output = run(*QUIET, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}")
+    assert code == 0, output
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    before = result_of(tmp_path)
+    code, output = run(f"resume={tmp_path}")
+    assert code == 1
+    assert f"{checkpoint} cannot be read" in output
+    assert "Traceback" not in output
+    assert result_of(tmp_path) == before
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+
+    def killed(checkpoint, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}

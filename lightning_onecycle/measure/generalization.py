@@ -27,9 +27,9 @@ def generalization_gap(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 class GeneralizationGap(Callback):
-    """Log ``gap/loss`` and ``gap/acc`` at each epoch's end, from what the module logs.
+    """Log ``gap/loss`` and ``gap/acc`` at the end of each epoch that is validated.
 
-    The module logs ``train/loss``, ``val/loss``, ``train/acc``, ``val/acc`` or some of them. The
+    The module logs ``train/loss``, ``val/loss``, ``train/acc``, ``val/acc``, or some of them. The
     training values are means over the epoch, in training mode and on augmented data: with strong
     regularization the gap can be negative.
 
@@ -38,7 +38,16 @@ class GeneralizationGap(Callback):
         >>> trainer = Trainer(callbacks=GeneralizationGap(), logger=False)
     """
 
+    def __init__(self) -> None:
+        self._validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that there is something to hold the training against."""
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the gaps."""
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        pl_module.log_dict(generalization_gap(metrics), sync_dist=True)
+        """Log the gaps of an epoch that was validated; those of two epochs would mean nothing."""
+        if self._validated:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            pl_module.log_dict(generalization_gap(metrics), sync_dist=True)
+            self._validated = False

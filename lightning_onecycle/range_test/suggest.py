@@ -8,6 +8,7 @@ a learning rate is read off, the fall of the curve is held against the curve's o
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -224,11 +225,12 @@ def valley(reading: Reading) -> Suggestion:
     long as it has members, before the first point where it is longest, and the middle of its
     middle third is returned.
     """
-    losses = reading.losses
-    length = [1] * len(losses)
-    for i, loss in enumerate(losses):
-        longest = max((length[j] for j in range(i) if loss < losses[j]), default=0)
-        length[i] = 1 + longest
+    ends: list[float] = []  # of the chains of each length so far, the one that is easiest to go on
+    length = []
+    for loss in reading.losses:
+        place = bisect_left(ends, -loss)
+        ends[place : place + 1] = [-loss]
+        length.append(place + 1)
     end = length.index(max(length))
     third = length[end] / 3
     index = end - length[end] + int(third) + int(third / 2)

@@ -27,7 +27,7 @@ class StopOnDivergence(Callback):
     ) -> None:
         """Look at the loss."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps
+        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
         if loss is not None and batch_idx % every == 0 and not torch.isfinite(loss).all():
             lr = trainer.optimizers[0].param_groups[0]["lr"]
             raise Diverged(

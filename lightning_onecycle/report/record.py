@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -58,8 +59,12 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take what an earlier part of the run has written, where this one goes on from it."""
+        self._started, self.result = None, {}
         if trainer.ckpt_path is not None and self.path.is_file():
-            self.result = json.loads(self.path.read_text())
+            try:
+                self.result = json.loads(self.path.read_text())
+            except ValueError as error:
+                rank_zero_warn(f"{self.path} cannot be read and is written anew: {error}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run has begun."""
@@ -76,7 +81,8 @@ class RunRecord(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the metrics of the test set."""
-        self.result["metrics"] |= _finite(trainer.callback_metrics)
+        metrics = self.result.get("metrics", {}) | _finite(trainer.callback_metrics)
+        self.result = self.facts | self.result | {"reason": None, "metrics": metrics}
         self._write(trainer)
 
     def on_exception(
@@ -89,11 +95,15 @@ class RunRecord(Callback):
         elif isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
             status = "interrupted"
         reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
-        if self._started is None:
+        if self.result.get("status") == "completed":
+            # Training has come to its end before, whatever became of a test or of a resume.
+            self.result["reason"] = reason
+            self._write(trainer)
+        elif self._started is not None:
+            self._update(trainer, status, reason)
+        elif not self.path.is_file():  # of an earlier part, which has come further than this one
             self.result = self.facts | {"status": status, "reason": reason, "metrics": {}}
             self._write(trainer)
-        else:
-            self._update(trainer, status, reason)
 
     def _seconds(self) -> float:
         running = 0.0 if self._started is None else time.monotonic() - self._started
@@ -129,7 +139,7 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = self.path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(self.result, indent=2) + "\n")
+            unfinished.write_text(json.dumps(self.result, indent=2, default=float) + "\n")
             os.replace(unfinished, self.path)
 
 

@@ -1,0 +1,93 @@
+"""From a configuration to the objects that it names, or to one line that says what is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from lightning_onecycle import LRFinder
+from lightning_onecycle._checks import choice, number, whole
+
+
+class UsageError(ValueError):
+    """The command line asks for what cannot be; the message names the key, the rule, the value."""
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values that would only fail when training has begun, or worse, would not."""
+    trainer = cfg.trainer
+    try:
+        cfg.seed = whole("seed", cfg.seed, 0)
+        number("seed", cfg.seed, "< 2**32", lambda v: v < 2**32)
+        choice("budget", cfg.budget, ("steps", "time"))
+        number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
+        number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
+        cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
+        for key in ("accumulate_grad_batches", "max_epochs", "max_steps"):
+            if trainer[key] not in (None, -1):
+                trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
+        if trainer.limit_train_batches is not None:
+            number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def build(cfg: DictConfig, key: str, **more: Any) -> Any:
+    """Instantiate one group; a refusal by what it builds names the group's key."""
+    try:
+        return instantiate(cfg[key], **more, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+            raise UsageError(named(key, cause)) from error
+        raise
+
+
+def optimizer_of(cfg: DictConfig) -> Any:
+    """Build the optimizer's constructor, and try it before anything depends on it."""
+    make = build(cfg, "optimizer")
+    try:
+        make([torch.zeros(1, requires_grad=True)])
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"optimizer: {error}") from error
+    return make
+
+
+def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
+    """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
+    if cfg.lr_find.get("curve") is None:
+        return []
+    try:
+        return [
+            LRFinder(
+                cfg.lr_find.curve,
+                method=cfg.lr_find.method,
+                allow_differences=cfg.lr_find.allow_differences,
+            )
+        ]
+    except (ValueError, OSError) as error:
+        raise UsageError(f"lr_find.curve: {error}") from error
+
+
+def load(data: LightningDataModule) -> None:
+    """Read the data now: what is missing or damaged is told before anything else is built."""
+    try:
+        if rank_zero_only.rank == 0:
+            data.prepare_data()
+        data.setup("fit")
+        data.train_dataloader()  # refuses a batch larger than the data
+    except (ValueError, OSError) as error:
+        raise UsageError(named("data", error)) from error
+
+
+def named(key: str, cause: Exception) -> str:
+    """Put the group before a refusal: ``data.batch_size must be ...``, or ``data: ...``."""
+    return f"{key}{'.' if re.match(r'[a-z_]+ must be ', str(cause)) else ': '}{cause}"

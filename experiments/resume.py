@@ -1,0 +1,75 @@
+"""``resume=DIR``: the command line of a run that goes on in its own directory."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.build import UsageError
+
+CONF = Path(__file__).parents[1] / "conf"
+CHECKPOINT = Path("checkpoints", "last.ckpt")
+
+
+def arguments_for_hydra(arguments: list[str]) -> list[str]:
+    """Return the command line with flags first, and with a resumed run's own options.
+
+    Hydra takes flags only before the options or behind them. With ``resume=DIR``, the options
+    that the run was started with come before those given now, except those of a group that is
+    chosen anew, and it goes on in its own directory.
+    """
+    flags: list[str] = []
+    options: list[str] = []
+    for before, argument in pairwise(["", *arguments]):
+        is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
+        (flags if argument.startswith("-") or is_value else options).append(argument)
+    given = [option for option in options if option.lstrip("+").startswith("resume=")]
+    name = given[-1].partition("=")[2].strip("'\"") if given else ""
+    if name in ("", "null"):
+        return [*flags, *options]
+    directory = Path(name)
+    started_with = directory / ".hydra" / "overrides.yaml"
+    for needed in (directory / CHECKPOINT, started_with):
+        if not needed.is_file():
+            sys.exit(
+                f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
+                f" {name!r}: there is no {needed}"
+            )
+    if {"-m", "--multirun"} & set(flags):
+        sys.exit(f"train.py: resume must be given to a single run, got {name!r} with --multirun")
+    options = [option for option in options if option not in given]
+    groups = {o.partition("=")[0] for o in options if (CONF / o.partition("=")[0]).is_dir()}
+    earlier = [str(option) for option in OmegaConf.load(started_with)]
+    earlier = [option for option in earlier if option.split(".")[0] not in groups]
+    quoted = "'" + str(directory).replace("'", "\\'") + "'"
+    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    return [*flags, *earlier, *options, *here]
+
+
+def check_directory(cfg: DictConfig, directory: Path) -> None:
+    """Refuse to run over an earlier run, or to go on from a checkpoint that is damaged.
+
+    Hydra's record of a resumed run becomes that of the options it goes on with.
+    """
+    checkpoint = directory / CHECKPOINT
+    if not cfg.resume:
+        if checkpoint.is_file():
+            raise UsageError(
+                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
+                " give resume=DIR to go on with it"
+            )
+        return
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged file makes of it
+        raise UsageError(f"resume: {checkpoint} cannot be read: {error}") from error
+    if rank_zero_only.rank == 0:
+        options = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+        OmegaConf.save(OmegaConf.create(options), directory / ".hydra" / "overrides.yaml")
+        OmegaConf.save(cfg, directory / ".hydra" / "config.yaml")
