@@ -21,6 +21,10 @@ def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert (tmp_path / "schedule.png").is_file()
 
 
+def test_nothing_is_left_to_fill_in():
+    assert not re.search(r"@[A-Z]+@|TODO|\?\?\?", README)
+
+
 def test_the_first_block_runs_the_main_job_and_the_second_the_tests():
     first, second = blocks("bash")[:2]
     for block in (first, second):
@@ -37,13 +41,18 @@ def test_every_file_of_its_map_and_its_links_is_there():
         if not line.startswith(" "):
             folder = ROOT / name if name.endswith("/") else ROOT
             assert (ROOT / name).exists(), name
-        else:
-            assert (folder / name).exists(), name
+        elif name[-1] == "/" or name.endswith(".py"):
+            inner = line.startswith("    ") and not line.startswith("     ")
+            folder_of_name = folder / "range_test" if inner else folder
+            for file in [name, *re.findall(r"(\w+\.py):", line)]:
+                assert any((f / file).exists() for f in (folder_of_name, folder_of_name / name)), (
+                    file
+                )
     for link in re.findall(r"\]\(([^)#]+)\)", README):
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("group", ["schedule", "data", "model", "optimizer", "trainer"])
+@pytest.mark.parametrize("group", ["schedule", "data", "model", "optimizer", "trainer", "lr_find"])
 def test_it_lists_every_option(group):
     (row,) = re.findall(rf"^\| `{group}` \|(.*)\|$", README, re.MULTILINE)
     listed = set(re.findall(r"`(\w+)`", row))

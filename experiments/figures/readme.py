@@ -1,7 +1,8 @@
-"""The two pictures of the README: the schedule, and what a run with it looks like.
+"""The pictures of the README: the schedule, what a run with it looks like, and a range test.
 
-Run ``python train.py experiment=fashion_resnet hydra.run.dir=logs/readme``, and then
-``python -m experiments.figures.readme logs/readme``.
+Run ``python train.py experiment=fashion_resnet hydra.run.dir=logs/readme`` and
+``python train.py lr_find=only hydra.run.dir=logs/range_test``, and then
+``python -m experiments.figures.readme logs/readme logs/range_test``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_onecycle import one_cycle
+from lightning_onecycle import LRCurve, one_cycle
 from lightning_onecycle.plots import new_axes, plot_schedule
 
 HERE = Path(__file__).parent
@@ -52,14 +53,18 @@ def plot_run(directory: Path) -> Axes:
 
 
 def main() -> None:
-    """Write ``schedule.png`` and ``run.png`` beside this file."""
+    """Write ``schedule.png``, ``run.png`` and ``lr_find.png`` beside this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, help="of a finished run")
-    directory = parser.parse_args().directory
+    parser.add_argument("range_test", type=Path, help="of a range test")
+    arguments = parser.parse_args()
+    directory = arguments.directory
     result = json.loads((directory / "result.json").read_text())
     schedule = plot_schedule(one_cycle(), result["total_steps"], max_lr=result["max_lr"])
     schedule.figure.savefig(HERE / "schedule.png")
     plot_run(directory).figure.savefig(HERE / "run.png")
+    curve = LRCurve.load(arguments.range_test / "lr_find.json")
+    curve.plot(suggest=True).savefig(HERE / "lr_find.png")
 
 
 if __name__ == "__main__":
