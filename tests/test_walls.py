@@ -20,6 +20,8 @@ PURE = [
     "_checks.py",
     "range_test/curve.py",
     "range_test/conditions.py",
+    "range_test/suggest.py",
+    "range_test/stopping.py",
 ]
 
 

@@ -56,9 +56,9 @@ class LRCurve:
         >>> losses = [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0]
         >>> curve = LRCurve([10 ** (k / 2 - 5) for k in range(11)], losses)
         >>> round(curve.suggestion(), 3)
-        0.05
+        0.079
         >>> curve.suggest("max_lr").reason
-        'half of 0.1, where the smoothed loss is lowest'
+        'a quarter of 0.316, where half of the fall is lost again'
     """
 
     lrs: tuple[float, ...]
@@ -158,8 +158,9 @@ class LRCurve:
         noise explains shows nothing, and then no method but a function of yours is asked.
 
         Args:
-            method: ``"max_lr"``, the peak for a 1cycle training: half of the rate at the minimum
-                (`lightning_onecycle.range_test.suggest.one_cycle_peak`), and of the far end of a
+            method: ``"max_lr"``, the peak for a 1cycle training: a quarter of the rate where half
+                of the fall is lost again, at most the rate at the minimum
+                (`lightning_onecycle.range_test.suggest.one_cycle_peak`), or at the far end of a
                 minimum that is wider than a decade. ``"steepest"``: where the loss falls fastest
                 over log10 of the rate. ``"valley"``, ``"slide"`` and ``"minimum"`` (a tenth of the
                 rate at the minimum): fastai's. Or a function of the rates and the smoothed losses,

@@ -1,0 +1,144 @@
+"""Seconds that an LR range test of 100 points takes: ours, those of others, and the bare steps.
+
+    PYTHON -m experiments.benchmarks.finder_speed
+
+Finders that this Python does not have are marked as missing. All train the same net on the same
+batches, up to a learning rate at which none of them stops early. They take turns, after one round
+that is not counted, and the medians are printed: from the call to the suggestion, on the clock and
+of the processor, which a busy machine disturbs less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+from torch.nn.functional import cross_entropy
+
+from experiments.benchmarks.peers import PEERS, POINTS, Run
+from experiments.benchmarks.regret import RESULTS, TASKS, build, make_trainer, markdown, quiet
+from lightning_onecycle import Tuner, one_cycle
+
+LOWEST, HIGHEST = 1e-6, 0.1
+BARE = "bare steps"
+
+
+def bare(run: Run) -> None:
+    """Take the steps in a loop as short as PyTorch allows, and keep the losses."""
+    module, data, _ = run
+    optimizer = module.configure_optimizers()
+    optimizer.param_groups[0]["momentum"] = one_cycle().peak_momentum
+    module.train()
+    losses: list[float] = []
+    while len(losses) < POINTS:
+        for batch in data.train_dataloader():
+            rate = LOWEST * (HIGHEST / LOWEST) ** (len(losses) / (POINTS - 1))
+            optimizer.param_groups[0]["lr"] = rate
+            images, labels = data.on_after_batch_transfer(batch, 0)
+            optimizer.zero_grad()
+            loss = cross_entropy(module.net(images), labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if len(losses) == POINTS:
+                break
+
+
+def ours(run: Run) -> None:
+    """Run the range test of this project and read off its suggestion."""
+    module, data, trainer = run
+    curve = Tuner(trainer).lr_find(
+        module,
+        datamodule=data,
+        min_lr=LOWEST,
+        max_lr=HIGHEST,
+        num_training=POINTS,
+        schedule=one_cycle(),
+    )
+    curve.suggestion()
+
+
+FINDERS: dict[str, Callable[[Run], Any]] = {
+    BARE: bare,
+    "ours": ours,
+    "lightning": partial(PEERS["lightning"], min_lr=LOWEST, max_lr=HIGHEST),
+    "torch-lr-finder": partial(PEERS["torch-lr-finder"], start_lr=LOWEST, end_lr=HIGHEST),
+    "fastai": partial(PEERS["fastai"], start_lr=LOWEST, end_lr=HIGHEST),
+}
+
+
+def measure(task_name: str, rounds: int) -> dict[str, tuple[float, float] | None]:
+    """Return the median seconds of each finder, clock and processor; None where it is missing.
+
+    Args:
+        task_name: One of `TASKS`.
+        rounds: Rounds that are counted.
+    """
+    task = next(task for task in TASKS if task.name == task_name)
+    times: dict[str, list[tuple[float, float]] | None] = {name: [] for name in FINDERS}
+    for turn in range(rounds + 1):
+        for name, find in FINDERS.items():
+            results = times[name]
+            if results is None:
+                continue
+            module, data = build(task, seed=turn, lr=LOWEST)
+            data.setup("fit")
+            with tempfile.TemporaryDirectory() as folder:
+                trainer = make_trainer(task, folder=folder)
+                clock, processor = time.perf_counter(), time.process_time()
+                try:
+                    find((module, data, trainer))
+                except ImportError:
+                    times[name] = None
+                    continue
+                took = (time.perf_counter() - clock, time.process_time() - processor)
+            if turn > 0:
+                results.append(took)
+    return {
+        name: None
+        if results is None
+        else (median(clock for clock, _ in results), median(cpu for _, cpu in results))
+        for name, results in times.items()
+    }
+
+
+def rows_of(times: dict[str, tuple[float, float] | None]) -> list[dict[str, Any]]:
+    """Return the rows of the table: seconds, and how many times those of the bare steps.
+
+    Args:
+        times: As `measure` returns them.
+    """
+    bare_times = times[BARE]
+    rows = []
+    for name, seconds in times.items():
+        row: dict[str, Any] = {"finder": name}
+        for index, clock in enumerate(("clock (s)", "processor (s)")):
+            if seconds is None or bare_times is None:
+                row |= {clock: "missing", f"{clock.split()[0]} / bare": "missing"}
+            else:
+                ratio = seconds[index] / bare_times[index]
+                row |= {clock: seconds[index], f"{clock.split()[0]} / bare": ratio}
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Measure, and print the table; it is written to ``results/finder_speed.md`` too."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--task", default="fashion-resnet-sgd", choices=[t.name for t in TASKS])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    quiet()
+    text = markdown(rows_of(measure(arguments.task, arguments.rounds)))
+    text = f"{POINTS} points of {arguments.task}, median of {arguments.rounds}:\n\n{text}\n"
+    print(text)
+    (RESULTS / "finder_speed.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
