@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from lightning_onecycle import LRFinder
 from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle.range_test.suggest import METHODS
 
 
 class UsageError(ValueError):
@@ -28,6 +29,8 @@ def check(cfg: DictConfig) -> None:
         cfg.seed = whole("seed", cfg.seed, 0)
         number("seed", cfg.seed, "< 2**32", lambda v: v < 2**32)
         choice("budget", cfg.budget, ("steps", "time"))
+        choice("lr_find.mode", cfg.lr_find.mode, ("off", "only", "then_fit"))
+        choice("lr_find.method", cfg.lr_find.method, tuple(METHODS))
         number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
         number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
         cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
@@ -38,6 +41,12 @@ def check(cfg: DictConfig) -> None:
             number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
+        raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
+    if cfg.resume and cfg.lr_find.mode == "only":
+        raise UsageError(
+            "lr_find must not be 'only' with resume: a range test has no part of a run"
+        )
 
 
 def build(cfg: DictConfig, key: str, **more: Any) -> Any:
@@ -63,7 +72,7 @@ def optimizer_of(cfg: DictConfig) -> Any:
 
 def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
     """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
-    if cfg.lr_find.get("curve") is None:
+    if cfg.lr_find.curve is None:
         return []
     try:
         return [

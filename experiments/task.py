@@ -34,6 +34,8 @@ class Classifier(LightningModule):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        # For the conditions of a range test; what they are logged with is the whole configuration.
+        self.save_hyperparameters("decay_bias_and_norm", "label_smoothing", logger=False)
         self.net = net
         self.optimizer = optimizer
         self.decay_bias_and_norm = decay_bias_and_norm

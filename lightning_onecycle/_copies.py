@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
     *("_state_dict_hooks", "_state_dict_pre_hooks"),
 )
+_OF_THE_TREE = ("_parameters", "_buffers", "_modules", *_HOOKS)
+_HOLD_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, list, tuple, dict)
 _COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -63,15 +66,15 @@ def copy_module(module: LightningModule, memo: dict[int, Any]) -> LightningModul
         # These would run the original's code, with the original's weights.
         for name in _COMPILED:
             vars(copied).pop(name, None)
-    replace: dict[int, Any] = {
-        id(a): b for a, b in zip(module.modules(), copied.modules(), strict=True)
+    replace: dict[int, tuple[Any, Any]] = {
+        id(a): (a, b) for a, b in zip(module.modules(), copied.modules(), strict=True)
     }
     for original, parameter in zip(module.parameters(), copied.parameters(), strict=True):
-        replace[id(original)] = parameter
+        replace[id(original)] = (original, parameter)
     for child in copied.modules():
         for holder in (vars(child), *(vars(child).get(name) or {} for name in _HOOKS)):
             for key, value in holder.items():
-                if isinstance(value, types.FunctionType):
+                if isinstance(value, _HOLD_FUNCTIONS) and key not in _OF_THE_TREE:
                     holder[key] = _rebound(value, replace)
     # deepcopy leaves out what is set or hooked on a parameter.
     for original, parameter in zip(module.parameters(), copied.parameters(), strict=True):
@@ -81,19 +84,59 @@ def copy_module(module: LightningModule, memo: dict[int, Any]) -> LightningModul
     return copied
 
 
-def _rebound(function: Any, replace: dict[int, Any]) -> Any:
-    """Return a function that has captured the copies where this one has captured originals."""
-    cells = getattr(function, "__closure__", None)
-    if not cells or not any(id(_content(cell)) in replace for cell in cells):
-        return function
+def _rebound(value: Any, replace: dict[int, tuple[Any, Any]]) -> Any:
+    """Return what holds copies where ``value``, a function or a container, holds originals.
+
+    A compiled function that does is returned uncompiled.
+    """
+    if id(value) in replace:
+        return replace[id(value)][1]
+    if not isinstance(value, _HOLD_FUNCTIONS):
+        return value
+    replace[id(value)] = (value, value)  # a function may hold itself
+    rebound = _rebuilt(value, lambda part: _rebound(part, replace))
+    replace[id(value)] = (value, rebound)
+    return rebound
+
+
+def _rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:
+    if type(value) in (list, tuple):
+        items = [new(item) for item in value]
+        return value if _same(items, value) else type(value)(items)
+    if type(value) is dict:
+        items = [new(item) for item in value.values()]
+        return value if _same(items, value.values()) else dict(zip(value, items, strict=True))
+    if isinstance(value, types.MethodType):
+        owner = new(value.__self__)
+        return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+    if type(value) is functools.partial:
+        parts = (value.func, value.args, value.keywords)
+        function, args, keywords = map(new, parts)
+        same = _same((function, args, keywords), parts)
+        return value if same else functools.partial(function, *args, **keywords)
+    if not isinstance(value, types.FunctionType):
+        return value
+    compiled = getattr(value, "_torchdynamo_orig_callable", None)
+    if compiled is not None:
+        function = new(compiled)
+        return value if function is compiled else function
+    cells = value.__closure__ or ()
+    was = (*map(_content, cells), value.__defaults__, value.__kwdefaults__)
+    now = [new(part) for part in was]
+    if _same(now, was):
+        return value
     closure = tuple(
-        types.CellType(replace[id(_content(cell))]) if id(_content(cell)) in replace else cell
-        for cell in cells
+        cell if a is b else types.CellType(b) for cell, a, b in zip(cells, was, now, strict=False)
     )
     rebound = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure
+        value.__code__, value.__globals__, value.__name__, now[-2], closure or None
     )
-    return functools.update_wrapper(rebound, function)
+    rebound.__kwdefaults__ = now[-1]
+    return functools.update_wrapper(rebound, value)
+
+
+def _same(a: Iterable[Any], b: Iterable[Any]) -> bool:
+    return all(x is y for x, y in zip(a, b, strict=True))
 
 
 def _content(cell: types.CellType) -> Any:

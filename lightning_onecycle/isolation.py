@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import random
 import signal
 import sys
+import tempfile
 import threading
 import types
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -30,6 +33,7 @@ from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module
 _HAVE_STATE = (*HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
     *(Trainer, LightningModule, Logger, Tensor, type, types.ModuleType, types.FunctionType),
+    *(threading.Thread, BaseProcess, logging.Filterer),
     *(str, bytes, int, float, complex, type(None)),
 )
 _REFILL: dict[type, Callable[[Any, Any], None]] = {
@@ -57,8 +61,9 @@ def isolated(
     these are what they were: the module with all that hangs on it, callbacks, loops, optimizers,
     ``GradScaler``, the trainer's attributes, its strategy, plugins and connectors, random number
     generators (Python, NumPy, torch, the trainer's device), and, in loaders, samplers, datasets and
-    the data module: attributes, the contents of plain containers, and generators. Nothing is
-    written to disk, no checkpoint hook runs, and what Lightning is about to resume from stays.
+    the data module, and in the objects that these hold: attributes, the contents of plain
+    containers, and generators. Loggers' directories are a temporary one, no checkpoint hook runs,
+    and what Lightning is about to resume from stays.
 
     What cannot be put back: the contents of arrays and of other objects that a dataset or a data
     module changes in place, what the module does outside itself, a process group that was started.
@@ -102,7 +107,14 @@ def isolated(
         memo, held = what_is_shared(trainer, module)
         kept.data([*data, *held])
         copied = copy_module(module, memo)
+        # A gradient that appears in the original comes from a function that could not be copied.
+        for parameter in module.parameters():
+            stack.callback(setattr, parameter, "grad", parameter.grad)
+            parameter.grad = None
         _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
+        if trainer.loggers:
+            directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+            trainer.loggers = [_LogsNothing(stack.enter_context(directory))]
         yield copied
 
 
@@ -131,7 +143,6 @@ def _prepare(
     fit_loop.epoch_loop = _TrainingEpochLoop(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop = fit_loop
     trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
-    trainer.loggers = [DummyLogger()] if trainer.loggers else []
     trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
     trainer._checkpoint_connector = _NothingToResume(trainer)
     strategy = trainer.strategy
@@ -148,6 +159,20 @@ def _prepare(
         return process(dataloader)
 
     strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+
+
+class _LogsNothing(DummyLogger):
+    """Does nothing, but it has a directory for a module to write into."""
+
+    def __init__(self, directory: str) -> None:
+        super().__init__()
+        self._directory = directory
+
+    @property
+    def save_dir(self) -> str:
+        return self._directory
+
+    log_dir = root_dir = save_dir
 
 
 class _NothingToResume(_CheckpointConnector):
@@ -203,16 +228,12 @@ class _Kept:
             elif isinstance(item, types.MethodType):
                 found.append(item.__self__)
             elif hasattr(item, "__dict__"):
-                if isinstance(item, _HAVE_STATE) or _is_a_loader(item):
+                if isinstance(item, _HAVE_STATE) or not isinstance(item, nn.Module):
                     self.attributes(item)
                 if isinstance(item, DataLoader):
                     # Workers that persist have a state of their own: these start others.
                     vars(item)["_iterator"] = None
                 found.extend(vars(item).values())
-
-
-def _is_a_loader(item: Any) -> bool:
-    return hasattr(type(item), "__iter__") and not isinstance(item, nn.Module)
 
 
 def _generator_state(item: Any) -> Callable[[], Any] | None:

@@ -21,6 +21,9 @@ _WRITERS: weakref.WeakKeyDictionary[Optimizer, weakref.ref[ScheduleLR]] = (
     weakref.WeakKeyDictionary()
 )
 
+# What is told when it differs from a checkpoint's, and its name.
+_TOLD = {"total_steps": "total_steps", "max_lrs": "peak", "weight_decays": "weight decay"}
+
 
 class ScheduleLR(LRScheduler):
     r"""Write a `Schedule` into an optimizer: learning rate, momentum or beta1, weight decay.
@@ -159,7 +162,7 @@ class ScheduleLR(LRScheduler):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a position. Total, peaks and phases stay those of the present configuration.
+        """Go on from a position; all else stays that of the present configuration.
 
         What differs from the checkpoint is told once, at the next optimizer step. The state of a
         torch ``OneCycleLR`` is taken too: its position is under the same key.
@@ -185,6 +188,8 @@ class ScheduleLR(LRScheduler):
         self._first_lrs = first_lrs
         self._loaded = dict(state_dict)
         self._write()
+        # The optimizer's own state has brought the checkpoint's back.
+        self._write_weight_decay(value_at(self._segments, self.last_epoch).weight_decay)
 
     # ---- what is ours -----------------------------------------------------------------------
 
@@ -316,9 +321,12 @@ class ScheduleLR(LRScheduler):
                 self._tell_once("momentum", f"momentum is not cycled: {why}")
         self._written = written
         if self.schedule.schedules_weight_decay:
-            for group, decay in zip(groups, self._weight_decays, strict=False):
-                if decay is not None:
-                    group["weight_decay"] = decay * point.weight_decay
+            self._write_weight_decay(point.weight_decay)
+
+    def _write_weight_decay(self, factor: float) -> None:
+        for group, decay in zip(self.optimizer.param_groups, self._weight_decays, strict=False):
+            if decay is not None:
+                group["weight_decay"] = decay * factor
 
     def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
         for group in groups:
@@ -343,7 +351,7 @@ class ScheduleLR(LRScheduler):
         now = self.state_dict()
         changes = [
             f"{name} {saved[key]} -> {now[key]}"
-            for key, name in (("total_steps", "total_steps"), ("max_lrs", "peak"))
+            for key, name in _TOLD.items()
             if key in saved and saved[key] != now[key]
         ]
         if saved.get("schedule", now["schedule"]) != now["schedule"]:

@@ -3,11 +3,13 @@
 import random
 import signal
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, seed_everything
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -156,6 +158,64 @@ class MarkedParameters(Net):
         return torch.optim.SGD([{"params": slow, "lr": 0.01}, {"params": rest}], lr=0.05)
 
 
+class Bound(Net):
+    """Holds a function that has captured it, in the way that ``bind`` makes it."""
+
+    def __init__(self, bind):
+        super().__init__()
+        bind(self)
+
+    def by(self, factor, x):
+        return self.net(x) * factor
+
+    def output(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        (x,) = batch
+        return (self.get()(x).squeeze(1) - x.sum(1)).square().mean()
+
+    def get(self):
+        held = vars(self).get("held", self.output)
+        while not callable(held):
+            held = held["a"] if isinstance(held, dict) else held[0]
+        return held
+
+
+class Holder:
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, x):
+        return self.function(x)
+
+
+def hold(make):
+    return lambda module: setattr(module, "held", make(module))
+
+
+def compile_step(module):
+    module.training_step = torch.compile(module.training_step, backend="eager")
+
+
+def through(function):
+    return lambda x: function(x)
+
+
+BOUND = {
+    "compiled method": hold(lambda m: torch.compile(m.output, backend="eager")),
+    "compiled function": hold(lambda m: torch.compile(lambda x: m.net(x), backend="eager")),
+    "compiled step": compile_step,
+    "partial": hold(lambda m: partial(lambda k, x: m.net(x) * k, 1.0)),
+    "partial method": hold(lambda m: partial(m.by, 1.0)),
+    "containers": hold(lambda m: [({"a": lambda x: m.net(x)},)]),
+    "default": hold(lambda m: lambda x, m=m: m.net(x)),
+    "keyword default": hold(lambda m: lambda x, *, net=m.net: net(x)),
+    "captured method": hold(lambda m: through(m.output)),
+    "captured function": hold(lambda m: through(through(lambda x: m.net(x)))),
+}
+
+
 class OldWeightNorm(Net):
     """Its ``weight`` is a result with a graph, which deepcopy refuses."""
 
@@ -214,6 +274,28 @@ class Noisy(TensorDataset):
         globally = np.random.rand()  # noqa: NPY002
         drawn = globally + random.random() + self.rng.random() + self.python.random()
         return (x + 0.1 * drawn + 0.01 * self.served + 0.01 * len(self.log),)
+
+
+class Counts:
+    """A collate function or transform that is no more than an object with a counter."""
+
+    def __init__(self):
+        self.calls, self.log = 0, []
+
+    def __call__(self, samples):
+        self.calls += 1
+        self.log.append(self.calls)
+        return (torch.stack([x for (x,) in samples]) + 0.01 * (self.calls + len(self.log)),)
+
+
+class Transformed(TensorDataset):
+    def __init__(self):
+        super().__init__(points())
+        self.transforms = {"x": [Counts()]}
+
+    def __getitem__(self, index):
+        (x,) = self.transforms["x"][0]([super().__getitem__(index)])
+        return (x[0],)
 
 
 class CountingSampler(Sampler):
@@ -279,6 +361,8 @@ CASES = {
     "sampler": {
         "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=CountingSampler(24))
     },
+    "collate": {"data": lambda: shuffled(collate_fn=Counts())},
+    "transform": {"data": lambda: DataLoader(Transformed(), 4)},
     "two loaders": {"data": lambda: [shuffled(), shuffled()]},
     "iterable": {"data": lambda: DataLoader(Endless(), 4), "limit_train_batches": 6},
     "workers": {"data": lambda: shuffled(num_workers=1, persistent_workers=True)},
@@ -300,6 +384,7 @@ CASES = {
     },
     "hydra and captured": {"module": Hydra},
     "parameters": {"module": MarkedParameters},
+    **{f"bound, {name}": {"module": partial(Bound, bind)} for name, bind in BOUND.items()},
     "weight norm": {"module": OldWeightNorm},
     "manual": {"module": Manual},
     "callback": {"callbacks": lambda: [Weights()]},
@@ -465,6 +550,56 @@ def test_what_cannot_be_copied_is_named():
     with pytest.raises(Exception, match=r"its attribute net\.file cannot be"):
         lr_find(run)
     run.module.net.file.close()
+
+
+@pytest.mark.parametrize("name", BOUND)
+def test_what_a_bound_function_trains_is_the_copy(name):
+    assert lr_find(build(module=partial(Bound, BOUND[name]))).losses == lr_find(build()).losses
+
+
+@pytest.mark.parametrize("had", [False, True])
+def test_a_function_that_goes_on_training_the_original_is_refused(had):
+    run = build(module=partial(Bound, hold(lambda m: Holder(lambda x: m.net(x)))))
+    grads = []
+    for parameter in run.module.parameters():
+        parameter.grad = torch.ones_like(parameter) if had else None
+        grads.append(parameter.grad)
+    with pytest.raises(MisconfigurationException, match="Bound holds a function that is bound"):
+        lr_find(run)
+    assert all(p.grad is g for p, g in zip(run.module.parameters(), grads, strict=True))
+    assert all((g == 1).all() for g in grads if g is not None)
+
+
+class Detached(Net):
+    def training_step(self, batch, batch_idx):
+        return torch.ones((), requires_grad=True) * 2
+
+
+def test_gradients_that_do_not_reach_the_copy_are_refused():
+    with pytest.raises(MisconfigurationException, match="do not reach the copy"):
+        lr_find(build(module=Detached))
+
+
+class Writes(Net):
+    """Writes where the logger says."""
+
+    def training_step(self, batch, batch_idx):
+        for directory in (self.trainer.log_dir, self.logger.log_dir, self.logger.save_dir):
+            WRITTEN.append(Path(directory) / "deeper" / "file")
+            WRITTEN[-1].parent.mkdir(exist_ok=True)
+            WRITTEN[-1].write_text("x")
+        return super().training_step(batch, batch_idx)
+
+
+WRITTEN = []
+
+
+def test_what_a_module_writes_beside_its_logs_is_gone(tmp_path):
+    WRITTEN.clear()
+    lr_find(build(module=Writes, logger=CSVLogger(tmp_path)))
+    assert len(WRITTEN) == 30
+    assert not any(path.parents[1].exists() for path in WRITTEN)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_callback_that_cannot_be_copied_is_left_out_and_told():

@@ -664,3 +664,17 @@ def test_peaks_from_an_array():
     groups = [{"params": [weight()]}, {"params": [weight()]}]
     optimizer = torch.optim.SGD(groups, lr=0.4)
     assert ScheduleLR(optimizer, one_cycle(), 4, max_lr=torch.tensor([1.0, 2.0])).max_lrs == [1, 2]
+
+
+def test_the_weight_decay_of_the_configuration_wins_over_a_checkpoints(told):
+    def built(weight_decay):
+        optimizer = torch.optim.SGD([weight()], lr=0.4, momentum=0.9, weight_decay=weight_decay)
+        return optimizer, ScheduleLR(optimizer, one_cycle(), 10)
+
+    saved_optimizer, saved = built(0.01)
+    optimizer, scheduler = built(0.1)
+    optimizer.load_state_dict(saved_optimizer.state_dict())
+    scheduler.load_state_dict(saved.state_dict() | {"last_epoch": 3})
+    optimizer.step()
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert "weight decay [0.01] -> [0.1]" in told()[-1]

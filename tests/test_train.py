@@ -173,6 +173,10 @@ def values_in(file):
         (["data.batch_size=0"], "data.batch_size must be a whole number >= 1, got 0"),
         (["optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
         (["data.batch_size=5000"], "data.batch_size must be <= 1197"),
+        (["lr_find=only", "lr_find.method=best"], "lr_find.method must be one of 'max_lr'"),
+        (["lr_find.mode=on"], "lr_find.mode must be one of 'off', 'only', 'then_fit', got 'on'"),
+        (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
+        (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
@@ -317,10 +321,14 @@ def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     assert code == 0, output
     assert_same_end(tmp_path / "saved", tmp_path / "alone")
     # Under other conditions it is refused, unless that is asked for.
-    other = (*short, saved, "data.batch_size=32", f"hydra.run.dir={tmp_path / 'other'}")
+    other = (*short, saved, "data.batch_size=32", "task.label_smoothing=0.5")
+    other = (*other, "data.augment={_target_: experiments.data.Augment, flip: true}")
+    other = (*other, f"hydra.run.dir={tmp_path / 'other'}")
     code, output = run(*other)
     assert code == 1
     assert "batch_size: 64, now 32" in output
+    assert "hparams.label_smoothing: 0.0, now 0.5" in output
+    assert "augment: None, now Augment(" in output
     assert "Traceback" not in output
     code, output = run(*other, "lr_find.allow_differences=true")
     assert code == 0, output

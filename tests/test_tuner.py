@@ -413,6 +413,53 @@ def test_steps_without_a_loss_are_passed_over():
     assert len(curve.lrs) == 6
 
 
+def test_the_test_ends_where_the_last_step_has_no_loss():
+    curve = find(Scripted(lambda k: None if k == 8 else 1.0))
+    assert len(curve.lrs) == 8
+    assert curve.stopped == "range completed"
+    assert len(SEEN.batches) == 9
+
+
+class ManualWithoutALoss(Manual):
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("module", [ManualWithoutALoss(), Scripted(lambda k: None)])
+@pytest.mark.parametrize("steps", [5, 50])
+def test_steps_that_never_have_a_loss_are_refused(module, steps):
+    with pytest.raises(MisconfigurationException, match="training_step return the loss"):
+        find(module, find={"num_training": steps})
+    assert len(SEEN.batches) == min(steps, 10)
+
+
+# ---- the rates are the planned ones, the epochs perhaps not ---------------------------------
+
+
+class Sets(Scripted):
+    def on_before_optimizer_step(self, optimizer):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02
+
+
+def test_a_rate_that_other_code_sets_is_refused():
+    with pytest.raises(MisconfigurationException, match=r"to 0.001 at step 0.* set it to 0.02"):
+        find(Sets())
+
+
+def test_a_rate_in_a_tensor_is_the_planned_one():
+    module = Scripted(optimizer=lambda p: torch.optim.Adam(p, lr=torch.tensor(0.1)))
+    assert len(find(module).lrs) == 9
+
+
+@pytest.mark.parametrize(
+    ("limits", "times"), [({"max_epochs": 2}, 1), ({"max_epochs": 9}, 0), ({"max_epochs": -1}, 0)]
+)
+def test_epochs_that_the_training_never_reaches_are_told(limits, times, told, caplog):
+    find(data=2, **limits)
+    assert sum("longer than the 2 epochs" in message for message in caplog.messages) == times
+
+
 # ---- validation --------------------------------------------------------------------------------
 
 
@@ -429,6 +476,16 @@ class Logs(Validated):
         self.log("val/loss", float(batch_idx), on_step=False, on_epoch=True)
 
 
+class LogsAll(Validated):
+    def __init__(self, names, **how):
+        super().__init__()
+        self.names, self.how = names, how
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        for index, name in enumerate(self.names):
+            self.log(name, float(index + 10 * dataloader_idx), **self.how)
+
+
 def validate(module, val_batches=2, **options):
     module.validation = lambda batch_idx: torch.tensor(float(batch_idx))
     tuner = Tuner(quiet_trainer(Spy(), check_val_every_n_epoch=3))
@@ -443,6 +500,26 @@ def test_validation_loss_at_twenty_steps(kind):
     assert curve.val_losses == (0.5,) * 20
     if kind is Validated:
         assert SEEN.validated == [[0.0], [1.0]] * 20
+
+
+@pytest.mark.parametrize(
+    ("names", "index"),
+    [
+        (["l2_loss", "loss", "val_loss"], 2),
+        (["val_l1_loss", "val/loss", "loss"], 1),
+        (["acc", "my_loss"], 1),
+    ],
+)
+def test_logged_validation_loss_is_the_one_of_that_name(names, index):
+    assert validate(LogsAll(names)).val_losses[0] == index
+    assert validate(LogsAll(names, on_step=True, on_epoch=True)).val_losses[0] == index
+    both = {"val_dataloaders": [loader(5), loader(5)]}
+    assert validate(LogsAll(names), **both).val_losses[0] == index + 5
+
+
+def test_logged_validation_losses_of_which_none_is_it_are_refused():
+    with pytest.raises(MisconfigurationException, match="validation loss: a_loss, l2_loss"):
+        validate(LogsAll(["l2_loss", "a_loss"]))
 
 
 def test_fewer_steps_than_validations():
@@ -476,6 +553,7 @@ def test_validation_without_data_is_refused():
     [
         ({"min_lr": 1.0, "max_lr": 0.1}, "max_lr must be > min_lr = 1, got 0.1"),
         ({"min_lr": 1.0, "max_lr": 1.0}, "max_lr must be > min_lr = 1, got 1.0"),
+        ({"min_lr": 0.1, "max_lr": math.nextafter(0.1, 1)}, "max_lr must be > min_lr = 0.1"),
         ({"min_lr": 0.0}, "min_lr must be > 0, got 0.0"),
         ({"num_training": 2}, "num_training must be a whole number >= 3, got 2"),
         ({"mode": "cubic"}, "mode must be one of 'exponential', 'linear', got 'cubic'"),
@@ -517,6 +595,8 @@ def test_data_that_cannot_be_used_are_refused(data, arguments):
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match="trainer must be a Lightning Trainer"):
         Tuner(None)
+    with pytest.raises(TypeError, match="model must be a LightningModule, got Linear"):
+        find(torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match="schedule must be a Schedule or None"):
         find(find={"schedule": "one_cycle"})
 

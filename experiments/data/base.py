@@ -74,6 +74,9 @@ class InMemoryDataModule(LightningDataModule):
         self.seed = whole("seed", seed, 0)
         self.augment = augment
         self.drop_last = drop_last
+        # For the conditions of a range test, and in checkpoints as plain text.
+        settings = {"augment": str(augment), "drop_last": drop_last, "split_seed": split_seed}
+        self.save_hyperparameters(settings, logger=False)
         self.train: ImageBatches | None = None
 
     def read(self) -> tuple[Images, Images]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,10 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.scheduler import _last_writer_of
 
 # What schedulers leave in a group, and what is written down by itself.
-_NOT_A_SETTING = {"params", "lr", "initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"}
+_NOT_A_SETTING = {
+    *("params", "lr", "learning_rate", "initial_lr", "max_lr", "min_lr"),
+    *("base_momentum", "max_momentum"),
+}
 _NO_MATTER = {"num_workers", "pin_memory", "persistent_workers", "root", "data_dir", "download"}
 
 
@@ -66,7 +70,11 @@ def conditions_of(
         model=f"{type(model).__name__}({', '.join(networks)})",
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         schedule="" if schedule is None else _text(schedule),
-        flags={"automatic_optimization": model.automatic_optimization},
+        flags={
+            "automatic_optimization": model.automatic_optimization,
+            "architecture": zlib.crc32(str(model).encode()),
+            **{f"hparams.{k}": v for k, v in model.hparams.items() if k not in _NOT_A_SETTING},
+        },
         versions={"torch": torch.__version__, "lightning": lightning.__version__},
     )
 
@@ -142,8 +150,9 @@ def _data_settings(trainer: Trainer, loaders: list[Any]) -> dict[str, Any]:
     return {
         **settings,
         "samples": [sized_len(getattr(loader, "dataset", loader)) for loader in loaders],
-        "limit_train_batches": trainer.limit_train_batches,
-        "overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
+        # One batch is not all of them, though 1 == 1.0.
+        "limit_train_batches": repr(trainer.limit_train_batches),
+        "overfit_batches": repr(trainer.overfit_batches),  # type: ignore[attr-defined]
     }
 
 

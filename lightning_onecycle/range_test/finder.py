@@ -10,9 +10,11 @@ from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_onecycle._checks import choice
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.suggest import METHODS
 from lightning_onecycle.range_test.tuner import checked, run
 
 
@@ -60,7 +62,9 @@ class LRFinder(Callback):
             )
         self._options = checked(**lr_find_arguments)
         self.curve = LRCurve.load(curve) if isinstance(curve, (str, Path)) else curve
-        self.method = method
+        if not (self.curve is None or isinstance(self.curve, LRCurve)):
+            raise TypeError(f"curve must be an LRCurve or a path, got {type(curve).__name__}")
+        self.method = method if callable(method) else choice("method", method, tuple(METHODS))
         self.allow_differences = allow_differences
         self.max_lr: float | None = None
         self._given = curve is not None
@@ -69,6 +73,8 @@ class LRFinder(Callback):
         """Find the peak, unless this is a resumed fit, and hand it over."""
         callback = self._schedule_callback(trainer)
         if self.max_lr is not None:  # found by an earlier fit, or in a checkpoint
+            rank_zero_info(f"The peak is {self.max_lr:.3g}, as it was found before.")
+            self._hand_over(callback, self.max_lr)
             return
         if self.curve is None and trainer.ckpt_path is not None:
             rank_zero_warn(

@@ -198,8 +198,8 @@ def one_cycle_peak(lr_at_minimum: float, lr_at_edge: float) -> float:
     since at a momentum of 0.85 a step acts for seven more, in which the rate goes on rising. Where
     nothing drives the loss up, as with batch norm, the minimum is the limit.
 
-    Of some fifty rules that were tried on 14 tasks, this was the steadiest; on 7 others, kept apart,
-    it lost 0.4 points of accuracy in the mean (``experiments/benchmarks/regret.py``).
+    Of some fifty rules tried on 14 tasks, this was the steadiest; on 7 others, kept apart, it lost
+    0.4 points of accuracy in the mean (``experiments/benchmarks/regret.py``).
     """
     return min(lr_at_edge / 4.0, lr_at_minimum)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
@@ -28,6 +29,11 @@ from lightning_onecycle.schedules import lr_range
 
 _VALIDATIONS = 20
 _MOST_EPOCHS_WITHOUT_A_STEP = 100
+_MOST_STEPS_WITHOUT_A_LOSS = 10
+_VALIDATION_LOSSES = (
+    *("val_loss", "val/loss", "valid_loss", "valid/loss", "validation_loss", "validation/loss"),
+    "loss",
+)
 
 
 class RangeTest(Callback):
@@ -63,6 +69,7 @@ class RangeTest(Callback):
         self.span = (min_lr, max_lr)
         self.schedule = schedule
         self.schedule_callbacks: list[ScheduleCallback] = []  # of the user's, left out of the test
+        self.original: LightningModule | None = None  # what the tested module is a copy of
         self.val_batches, self.show = val_batches, show
         self.lrs: list[float] = []
         self.losses: list[float] = []
@@ -81,6 +88,7 @@ class RangeTest(Callback):
         self._taken = self._attempted = self._taken_before_epoch = self._idle_epochs = 0
         self._scheduler: ScheduleLR | None = None
         self._bar: Any = None
+        self._went_back = self._reached_optimizer = self._told_epochs = False
 
     def prepare(self, trainer: Trainer) -> None:
         """Give the trainer loops that end with the test, and validation as the test wants it."""
@@ -135,6 +143,8 @@ class RangeTest(Callback):
             replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)
             for config in trainer.lr_scheduler_configs
         ]
+        # Before the scheduler's own hook, which writes the values of the next step.
+        optimizer.register_step_post_hook(self._check_step)
         anneal: Any = "linear" if self.mode == "linear" else "exp"
         low, high = self.span
         self._scheduler = ScheduleLR(
@@ -194,6 +204,46 @@ class RangeTest(Callback):
         self.exception = exception
         self._close_bar()
 
+    # ---- is it the copy that is trained, and at the rates of the test? ------------------------
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether gradients reach what the optimizer trains."""
+        self._went_back = True
+        if not self._reached_optimizer:
+            self._reached_optimizer = any(
+                parameter.grad is not None
+                for group in self.scheduler.optimizer.param_groups
+                for parameter in group["params"]
+            )
+
+    def _check_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        original = () if self.original is None else self.original.parameters()
+        astray = any(parameter.grad is not None for parameter in original)
+        if astray or (self._went_back and not self._reached_optimizer):
+            raise MisconfigurationException(
+                "The LR range test trains a copy of the module, and its gradients do not reach the"
+                f" copy: {type(self.original).__name__} holds a function that is bound to itself"
+                " and cannot be copied, such as a compiled or captured method. Build it in"
+                " configure_model or setup, or make it a method."
+            )
+        for group, planned in zip(optimizer.param_groups, self.scheduler.get_lr(), strict=False):
+            used = float(group["lr"])
+            if not math.isclose(used, planned, rel_tol=1e-5):
+                raise MisconfigurationException(
+                    f"An LR range test sets the learning rate, to {planned:g} at step"
+                    f" {self.scheduler.last_epoch}, and other code has set it to {used:g}."
+                )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell, once, that the test sees epochs which the training will not."""
+        last = trainer.max_epochs
+        if last is not None and 0 <= last <= trainer.current_epoch and not self._told_epochs:
+            self._told_epochs = True
+            rank_zero_info(
+                f"The LR range test is longer than the {last} epochs of the training: what depends"
+                " on current_epoch sees epochs that the training never reaches."
+            )
+
     # ---- recording --------------------------------------------------------------------------
 
     def on_train_batch_end(
@@ -224,24 +274,28 @@ class RangeTest(Callback):
             )
         loss = self._mean_over_ranks(trainer, self._window)
         self._window = []
-        if loss is None:
-            return
+        taken = self._taken + steps
         lr = self.scheduler.schedule.at(self._taken, self.num_training).lr
-        finite = math.isfinite(loss)
-        if steps or not finite:
+        finite = loss is None or math.isfinite(loss)
+        if loss is not None and (steps or not finite):
             self.lrs.append(lr)
             self.losses.append(loss)
+        if not self.lrs and taken >= min(_MOST_STEPS_WITHOUT_A_LOSS, self.num_training):
+            raise MisconfigurationException(
+                f"An LR range test needs losses, and there is none after {taken} steps: let"
+                f" {type(pl_module).__name__}'s training_step return the loss."
+            )
         if not finite:
             self._stop(trainer, f"loss not finite at lr {lr:.3g}")
-        elif steps:
+        elif steps and loss is not None:
             if self._bar is not None:
                 self._bar.set_postfix_str(f"lr {lr:.2e}, loss {loss:.3g}", refresh=False)
                 self._bar.update()
-            self.validation_due = bool(self.val_batches) and (self._taken + 1 in self._validate_at)
+            self.validation_due = bool(self.val_batches) and taken in self._validate_at
             if self._diverged(loss):
                 self._stop(trainer, f"diverged at lr {lr:.3g}")
-            elif self._taken + 1 == self.num_training:
-                self._stop(trainer, "range completed")
+        if not self.stopped and taken >= self.num_training:
+            self._stop(trainer, "range completed")
 
     def _mean_over_ranks(self, trainer: Trainer, losses: list[Tensor]) -> float | None:
         """Return the mean over all that the ranks have, the same number on each of them."""
@@ -291,9 +345,7 @@ class RangeTest(Callback):
         losses, self._val_window = self._val_window, []
         self.validation_due = False
         if not losses:
-            metrics = {name: value for of_loader in logged for name, value in of_loader.items()}
-            names = sorted((name for name in metrics if "loss" in name.lower()), key=len)
-            losses = [torch.as_tensor(metrics[name]).detach() for name in names[:1]]
+            losses = _logged_losses(logged)
         loss = self._mean_over_ranks(trainer, losses)
         if loss is None:
             raise MisconfigurationException(
@@ -310,6 +362,29 @@ def _loss_in(outputs: Any) -> Tensor | None:
         return None
     loss = loss.detach().mean()
     return loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
+
+
+def _logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
+    """Return the validation loss for each loader, or nothing where there is none.
+
+    Raises:
+        MisconfigurationException: If it is not clear which it is.
+    """
+    found: dict[str, list[Tensor]] = {}
+    for of_loader in logged:
+        for name, value in of_loader.items():
+            name = name.split("/dataloader_idx_")[0].removesuffix("_epoch")
+            if "loss" in name.lower() and not name.endswith("_step"):
+                found.setdefault(name, []).append(torch.as_tensor(value).detach())
+    for name in _VALIDATION_LOSSES:
+        if name in found:
+            return found[name]
+    if len(found) > 1:
+        raise MisconfigurationException(
+            f"Which is the validation loss: {', '.join(sorted(found))}? Let validation_step return"
+            " it, or log it as val_loss."
+        )
+    return next(iter(found.values()), [])
 
 
 def _named(optimizers: Sequence[Optimizer]) -> str:

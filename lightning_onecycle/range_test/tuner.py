@@ -117,11 +117,15 @@ class Tuner:
             The curve. Its ``stopped`` says why the test ended.
 
         Raises:
+            TypeError: If ``model`` is no LightningModule.
             ValueError: If an argument is out of range.
             AttributeError: If there is no attribute to update.
             MisconfigurationException: If there is not exactly one optimizer, the module takes no
-                or several steps at a time, or there is no data.
+                or several steps at a time, there are no data or no losses, other code sets the
+                learning rate, or the module holds something that cannot be copied.
         """
+        if not isinstance(getattr(model, "_orig_mod", model), LightningModule):
+            raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
         options = checked(
             min_lr=min_lr,
             max_lr=max_lr,
@@ -161,6 +165,7 @@ def checked(
 ) -> dict[str, Any]:
     """Return the arguments that `RangeTest` takes for these of `Tuner.lr_find`, or refuse them."""
     low = number("min_lr", min_lr, "> 0", lambda v: v > 0)
+    least = low * (1 + 1e-6)  # closer ones give no curve
     if early_stop_threshold is not None:
         early_stop_threshold = number(
             "early_stop_threshold", early_stop_threshold, "> 0 or None", lambda v: v > 0
@@ -169,7 +174,7 @@ def checked(
         raise TypeError(f"schedule must be a Schedule or None, got {type(schedule).__name__}")
     return {
         "min_lr": low,
-        "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v > low),
+        "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
         "num_training": whole("num_training", num_training, 3),
         "mode": choice("mode", mode, ("exponential", "linear")),
         "threshold": early_stop_threshold,
@@ -206,6 +211,7 @@ def run(
     test = RangeTest(**options, show=bar is not None and getattr(bar, "is_enabled", True))
     test.schedule_callbacks = [c for c in trainer.callbacks if isinstance(c, ScheduleCallback)]  # type: ignore[attr-defined]
     model = getattr(model, "_orig_mod", model)  # of torch.compile
+    test.original = model
     data = (train_dataloaders, val_dataloaders, datamodule)
     with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
         test.prepare(trainer)
