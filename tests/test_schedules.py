@@ -547,7 +547,7 @@ def test_momentum_mirrors_the_learning_rate(schedule: Schedule, total_steps: int
         for step in range(segment.start, segment.end + 1):
             lr, momentum, _ = segment.at(step)
             assert momentum is not None
-            if segment.phase is annihilation:
+            if segment.phase == annihilation:
                 assert momentum == high
             else:
                 # (high - momentum) / (high - base) == (lr - low) / (1 - low)
