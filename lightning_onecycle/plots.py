@@ -349,6 +349,10 @@ def _mark_suggestions(ax: Axes, curve: LRCurve) -> None:
         )
     else:
         ax.axvline(peak.lr, color=_MOMENTUM, linewidth=1.8)
+        bounds = curve.bounds()
+        if bounds is not None:
+            label = f"cyclical {bounds[0]:.3g} to {bounds[1]:.3g}"
+            ax.axvspan(*bounds, color=_MOMENTUM, alpha=0.1, linewidth=0, zorder=0, label=label)
         side = ax.transAxes.inverted().transform(ax.transData.transform((peak.lr, 0.0)))[0]
         ax.annotate(
             f"max_lr {peak.lr:.3g}",
