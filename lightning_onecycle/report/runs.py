@@ -1,0 +1,229 @@
+"""Runs as they lie on disk: a directory with ``result.json``, or with the configuration of one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lightning_onecycle.range_test.curve import LRCurve
+
+T = TypeVar("T")
+RESULT, CURVE, CONFIG = "result.json", "lr_find.json", ".hydra"
+_CACHED = 16_384  # files; a long sweep is looked at after each job
+# libyaml is ten times as fast; wheels of PyYAML have it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run was, how it ended, and how it was configured.
+
+    Args:
+        job: The name of its directory, below the one that was asked for.
+        status: ``"completed"``, or how it ended otherwise.
+        reason: Why it did not complete, or None.
+        facts: What ``result.json`` says besides, such as ``steps`` and ``world_size``.
+        metrics: The last value of each metric, or None where it was not finite.
+        overrides: What was given on the command line, by its key.
+        choices: The option of each config group.
+        config: The composed configuration, as nested dictionaries.
+        events: TensorBoard's event files, oldest first.
+
+    Example:
+        >>> run = Run("0-lr=0.1", "completed", config={"optimizer": {"lr": 0.1}})
+        >>> run.option("optimizer.lr"), run.option("model.width")
+        (0.1, None)
+    """
+
+    job: str
+    status: str
+    reason: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    events: tuple[Path, ...] = ()
+
+    @property
+    def completed(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "completed"
+
+    @property
+    def seed(self) -> Any:
+        """The seed, or None if it is not known."""
+        seed = self.facts.get("seed")
+        return self.option("seed") if seed is None else seed
+
+    def option(self, key: str) -> Any:
+        """Return the value of a key of the configuration, or the option of a config group."""
+        if key in self.choices:
+            return self.choices[key]
+        node: Any = self.config
+        for part in key.split("."):
+            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+                node = node[int(part)]
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                return self.overrides.get(key)
+        return node
+
+
+def read_runs(directory: str | Path) -> tuple[Run, ...]:
+    """Read each run at or below a directory; what is missing or damaged is said in its reason.
+
+    Args:
+        directory: A sweep's, a single run's, or one that holds some of these.
+
+    Returns:
+        The runs, in the order of their names, numbers by their value.
+
+    Raises:
+        FileNotFoundError: If there is no such directory, or no run in it.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise FileNotFoundError(f"directory must be a directory with runs, got {str(directory)!r}")
+    found = dict(_find(directory))
+    if not found:
+        raise FileNotFoundError(
+            f"directory must hold a run, with {RESULT} or {CONFIG}/, got {str(directory)!r}"
+        )
+    runs = (_read(path, _name(path, directory), events) for path, events in found.items())
+    return tuple(sorted(runs, key=lambda run: _natural(run.job)))
+
+
+def once_per_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Read a file again only when it has been written or replaced since."""
+
+    @lru_cache(_CACHED)
+    def remembered(path: Path, inode: int, size: int, mtime_ns: int) -> T:
+        return read(path)
+
+    def cached(path: Path) -> T:
+        state = path.stat()
+        return remembered(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+    return cached
+
+
+def _find(directory: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Yield each run's directory with the event files that are its own."""
+    runs: dict[Path, list[Path]] = {}
+    owner: dict[Path, Path | None] = {}
+    for root, folders, files in os.walk(directory):
+        path = Path(root)
+        is_run = CONFIG in folders or RESULT in files
+        owner[path] = path if is_run else owner.get(path.parent)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if is_run:
+            runs[path] = []
+        of = owner[path]
+        if of is not None:
+            runs[of] += [path / name for name in files if "tfevents" in name]
+    for path, events in runs.items():
+        yield path, sorted(events, key=lambda file: _natural(file.name))
+
+
+def _name(path: Path, directory: Path) -> str:
+    return directory.resolve().name if path == directory else str(path.relative_to(directory))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def _read(path: Path, job: str, events: list[Path]) -> Run:
+    facts, problem = _result(path / RESULT)
+    metrics, status, reason = (facts.pop(name, None) for name in ("metrics", "status", "reason"))
+    config = _mapping(_settings(path / CONFIG / "config.yaml"))
+    choices = _settings(path / CONFIG / f"{CONFIG[1:]}.yaml")
+    for name in (CONFIG[1:], "runtime", "choices"):
+        choices = _mapping(choices).get(name)
+    if problem and _mapping(config.get("lr_find")).get("mode") == "only":
+        facts, problem = _range_test(path / CURVE, str(config["lr_find"].get("method", "max_lr")))
+        status, reason = "completed", "range test only"
+    if problem or not isinstance(status, str):
+        status, reason = "failed", problem or f"{RESULT} has no status"
+    return Run(
+        *(job, status, None if reason is None else str(reason), facts),
+        metrics={name: _finite(value) for name, value in _mapping(metrics).items()},
+        overrides=_overrides(_settings(path / CONFIG / "overrides.yaml")),
+        choices=_mapping(choices),
+        config=config,
+        events=tuple(events),
+    )
+
+
+@once_per_file
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@once_per_file
+def _yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
+
+
+@once_per_file
+def _curve(path: Path) -> LRCurve:
+    return LRCurve.load(path)
+
+
+def _result(path: Path) -> tuple[dict[str, Any], str | None]:
+    """Return what ``result.json`` says, or nothing and what is wrong with it."""
+    try:
+        result = _json(path)
+    except FileNotFoundError:
+        return {}, f"no {path.name}"
+    except (OSError, ValueError, RecursionError) as error:
+        return {}, f"{path.name} cannot be read: {error}"
+    if not isinstance(result, dict):
+        return {}, f"{path.name} cannot be read: not a JSON object"
+    return dict(result), None
+
+
+def _range_test(path: Path, method: str) -> tuple[dict[str, Any], str | None]:
+    """Return the peak that a run found which was a range test and nothing else."""
+    try:
+        return {"max_lr": _curve(path).suggestion(method)}, None  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return {}, f"no {path.name}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {}, f"{path.name} cannot be read: {error}"
+
+
+def _settings(path: Path) -> Any:
+    """Return what a YAML file holds, or None: a run can do without its configuration."""
+    try:
+        return _yaml(path)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _overrides(items: Any) -> dict[str, str]:
+    """Return the command line's ``key=value`` by key; a deletion, ``~key``, has no value."""
+    pairs = (item.partition("=") for item in items or () if isinstance(item, str))
+    return {key.lstrip("+~"): value for key, _, value in pairs}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else None
+    return None
