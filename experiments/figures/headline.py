@@ -1,0 +1,239 @@
+"""Fig. 5 and the headline: how many times fewer optimizer steps does 1cycle need?
+
+    python -m experiments.figures.headline run      # 75 minutes of one core; what is there is left out
+    python -m experiments.figures.headline table
+
+Of each setting, 1cycle and the standard regime (a constant learning rate, a tenth of it from half of the
+run on, a hundredth from three quarters on) are trained with several budgets of optimizer steps at the
+same batch size. Each budget of each regime has its peak tuned in the same way, by the VALIDATION accuracy
+of seed 0: up or down a ladder of factors of 2, which has no end, to the first peak that is better than its
+two neighbours. At that peak all seeds are trained, the seeds paired: they decide the initial weights and
+the order of the images.
+
+The regimes are compared by TEST accuracy, which decides nothing before. The speed-up is the standard
+regime's steps over the steps at which 1cycle reaches its accuracy, interpolated over the logarithm.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+from experiments.figures.criteria import climb, steps_to_accuracy
+from experiments.figures.runs import RESULTS, configuration, train
+from experiments.rows import Row, add, markdown, quiet, read
+
+EXPERIMENT = "fig5_steps"
+PATH = RESULTS / "headline.csv"
+REGIMES = ("onecycle", "step")
+SEEDS = (0, 1, 2)
+CHANCE = 0.1  # the accuracy of what has diverged
+FIRST_RUNG = 1  # where each climb begins: a peak of 0.2, for both regimes
+
+
+class Setting(NamedTuple):
+    """A task on which the two regimes are compared.
+
+    Attributes:
+        overrides: What differs from ``conf/experiment/fig5_steps.yaml``.
+        budgets: Optimizer steps, each twice the one before.
+    """
+
+    overrides: tuple[str, ...]
+    budgets: tuple[int, ...]
+
+
+SHORT, LONG = (125, 250, 500, 1000), (125, 250, 500, 1000, 2000)
+SETTINGS = {
+    "10,000 images": Setting((), LONG),
+    "5,000 images": Setting(("data.train_size=5000",), LONG),
+    "50,000 images": Setting(("data.train_size=50000",), SHORT),
+    "batch 512": Setting(("data.batch_size=512",), (31, 62, 125, 250)),
+    "no weight decay": Setting(("optimizer.weight_decay=0",), SHORT),
+    "weight decay 5e-3": Setting(("optimizer.weight_decay=5e-3",), SHORT),
+    "5,000 images, no weight decay, no augmentation": Setting(
+        ("data.train_size=5000", "optimizer.weight_decay=0", "data.augment=null"), SHORT
+    ),
+    "20,000 images": Setting(("data.train_size=20000",), SHORT),
+    "20 layers": Setting(("model.blocks=[3,3,3]",), SHORT),
+    "batch 32": Setting(("data.batch_size=32",), (500, 1000, 2000, 4000)),
+}
+
+
+def peak(rung: int) -> float:
+    """Return the peak on a rung of the ladder.
+
+    Example:
+        >>> peak(0), peak(2), peak(-1)
+        (0.1, 0.4, 0.05)
+    """
+    return round(0.1 * 2.0**rung, 8)
+
+
+def overrides(setting: str, regime: str, steps: int, lr: float, seed: int) -> list[str]:
+    """Return what to give ``train.py`` for one training."""
+    return [
+        f"experiment={EXPERIMENT}",
+        f"schedule={regime}",
+        *SETTINGS[setting].overrides,
+        f"trainer.max_steps={steps}",
+        f"optimizer.lr={lr:g}",
+        f"seed={seed}",
+    ]
+
+
+def measure(setting: str, regime: str, steps: int, rung: int, seed: int) -> Row:
+    """Train once, or return what is there already."""
+    key = {"setting": setting, "schedule": regime, "steps": steps, "lr": peak(rung), "seed": seed}
+    for row in read(PATH):
+        if all(row[name] == value for name, value in key.items()):
+            return row
+    options = overrides(setting, regime, steps, peak(rung), seed)
+    cfg = configuration(*options, "trainer.enable_progress_bar=false")
+    rows, diverged, seconds, tested = train(cfg)
+    last = {"train/loss": "", "val/loss": "", "val/acc": CHANCE, "test/acc": CHANCE}
+    if not diverged:
+        last = {name: {**rows[-1], **tested}[name] for name in last}
+    row = {**key, **last, "diverged": diverged, "seconds": seconds}
+    add(PATH, [row])
+    print(*row.values(), flush=True)
+    return row
+
+
+def run(settings: list[str]) -> None:
+    """Tune and train both regimes in each setting, from the shortest budget to the longest."""
+    for setting in settings:
+        for regime in REGIMES:
+            rung = FIRST_RUNG
+            for steps in SETTINGS[setting].budgets:
+
+                def score(rung: int, place: Any = (setting, regime, steps)) -> float:
+                    return measure(*place, rung, seed=SEEDS[0])["val/acc"]
+
+                rung = climb(score, rung)
+                for seed in SEEDS[1:]:
+                    measure(setting, regime, steps, rung, seed)
+
+
+# ---- what came out ------------------------------------------------------------------------------
+
+
+class Curve(NamedTuple):
+    """A tuned regime in one setting: for each budget, its peak and each seed's test accuracy."""
+
+    steps: list[int]
+    peaks: list[float]
+    accuracies: list[list[float]]
+
+    @property
+    def means(self) -> list[float]:
+        """The mean over seeds for each budget."""
+        return [fmean(row) for row in self.accuracies]
+
+
+def curve(rows: list[Row], setting: str, regime: str) -> Curve:
+    """Return what all seeds have reached; the peak of a budget is the one that all were trained at."""
+    found = Curve([], [], [])
+    mine = [row for row in rows if row["setting"] == setting and row["schedule"] == regime]
+    for steps in SETTINGS[setting].budgets:
+        by_peak: dict[float, dict[int, float]] = {}
+        for row in mine:
+            if row["steps"] == steps:
+                by_peak.setdefault(row["lr"], {})[row["seed"]] = row["test/acc"]
+        whole = [(lr, seeds) for lr, seeds in by_peak.items() if len(seeds) == len(SEEDS)]
+        for lr, seeds in whole[-1:]:
+            found.steps.append(steps)
+            found.peaks.append(lr)
+            found.accuracies.append([seeds[seed] for seed in SEEDS])
+    return found
+
+
+def speed_up(onecycle: Curve, standard: Curve, budget: int) -> tuple[float | None, list[Any]]:
+    """Return the standard regime's steps over 1cycle's, of the means and of each seed.
+
+    Args:
+        onecycle: The tuned regime that is asked about.
+        standard: The one whose accuracy at ``budget`` is to be reached.
+        budget: Optimizer steps of the standard regime.
+
+    Returns:
+        Of the means over seeds, and of each seed; None: 1cycle does not reach it with any budget.
+    """
+    at = standard.steps.index(budget)
+
+    def ratio(accuracies: list[float], target: float) -> float | None:
+        steps = steps_to_accuracy(onecycle.steps, accuracies, target)
+        return None if steps is None else budget / steps
+
+    of_seeds = [
+        ratio([row[seed] for row in onecycle.accuracies], standard.accuracies[at][seed])
+        for seed in range(len(SEEDS))
+    ]
+    return ratio(onecycle.means, standard.means[at]), of_seeds
+
+
+def curves() -> Iterator[tuple[str, Curve, Curve]]:
+    """Yield the settings of which all budgets are there: its name, 1cycle, the standard regime."""
+    rows = read(PATH)
+    for setting, (_, budgets) in SETTINGS.items():
+        onecycle, standard = (curve(rows, setting, regime) for regime in REGIMES)
+        if len(onecycle.steps) == len(standard.steps) == len(budgets):
+            yield setting, onecycle, standard
+
+
+def _ratio(value: float | None, most: float) -> str:
+    if value is None:
+        return "< 1"
+    return f"≥ {value:.1f}" if value >= most else f"{value:.1f}"
+
+
+def _spread(accuracies: list[float]) -> str:
+    return f"{100 * fmean(accuracies):.2f} ± {100 * stdev(accuracies):.2f}"
+
+
+def table() -> str:
+    """Return the speed-up of each setting, and below it each budget."""
+    lines, budgets = [], []
+    for setting, onecycle, standard in curves():
+        longest = standard.steps[-1]
+        line: Row = {"setting": setting, "steps": longest}
+        line["standard, tuned (%)"] = _spread(standard.accuracies[-1])
+        line["1cycle, as many steps (%)"] = _spread(onecycle.accuracies[-1])
+        mean, of_seeds = speed_up(onecycle, standard, longest)
+        most = longest / onecycle.steps[0]
+        line["times fewer steps"] = _ratio(mean, most)
+        line["each seed"] = ", ".join(_ratio(value, most) for value in of_seeds)
+        lines.append(line)
+        for i, steps in enumerate(standard.steps):
+            row: Row = {"setting": setting, "steps": steps, "standard's peak": standard.peaks[i]}
+            row["standard (%)"] = _spread(standard.accuracies[i])
+            row["1cycle's peak"] = onecycle.peaks[i]
+            row["1cycle (%)"] = _spread(onecycle.accuracies[i])
+            row["times fewer steps"] = _ratio(
+                speed_up(onecycle, standard, steps)[0], steps / onecycle.steps[0]
+            )
+            budgets.append({key: str(value) for key, value in row.items()})
+    return f"{markdown(lines)}\n\n{markdown(budgets)}\n" if lines else "nothing is finished yet\n"
+
+
+def main() -> None:
+    """Run, or print and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=["run", "table"])
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    arguments = parser.parse_args()
+    quiet()
+    if arguments.step == "run":
+        run(arguments.settings)
+    else:
+        text = table()
+        print(text)
+        (RESULTS / "headline.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Rows of measurements: a CSV file that grows row by row, a table to read, a quiet process."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a CSV file, numbers as numbers; none if it is missing."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def add(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows at the end of a CSV file, in one go, so that they are there together or not at all.
+
+    The file's first row decides the columns.
+    """
+    rows = list(rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    if new:
+        columns = list(rows[0])
+    else:
+        with path.open(newline="") as file:
+            columns = next(csv.reader(file))
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def markdown(rows: list[Row], decimals: int = 2) -> str:
+    """Return rows as a markdown table, with numbers of so many decimals."""
+
+    def text(value: Any) -> str:
+        return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
+
+    header = list(rows[0])
+    table = [header, ["---"] * len(header), *([text(v) for v in row.values()] for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+
+
+def quiet() -> None:
+    """Silence what Lightning has to say about many short runs, and use one thread."""
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_onecycle"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
