@@ -1,6 +1,7 @@
-"""What runs leave on disk."""
+"""What runs leave on disk, and what a sweep's runs come to."""
 
 from lightning_onecycle.report.divergence import Diverged, StopOnDivergence
 from lightning_onecycle.report.record import RunRecord
+from lightning_onecycle.report.table import Table, collect, write_results
 
-__all__ = ["Diverged", "RunRecord", "StopOnDivergence"]
+__all__ = ["Diverged", "RunRecord", "StopOnDivergence", "Table", "collect", "write_results"]

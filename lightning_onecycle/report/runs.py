@@ -19,6 +19,7 @@ from lightning_onecycle.range_test.curve import LRCurve
 T = TypeVar("T")
 RESULT, CURVE, CONFIG = "result.json", "lr_find.json", ".hydra"
 _CACHED = 16_384  # files; a long sweep is looked at after each job
+_STARTING = re.compile(r"resume$|hydra[./]")
 # libyaml is ten times as fast; wheels of PyYAML have it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -33,7 +34,7 @@ class Run:
         reason: Why it did not complete, or None.
         facts: What ``result.json`` says besides, such as ``steps`` and ``world_size``.
         metrics: The last value of each metric, or None where it was not finite.
-        overrides: What was given on the command line, by its key.
+        overrides: What the command line said about the run, by its key.
         choices: The option of each config group.
         config: The composed configuration, as nested dictionaries.
         events: TensorBoard's event files, oldest first.
@@ -66,7 +67,10 @@ class Run:
         return self.option("seed") if seed is None else seed
 
     def option(self, key: str) -> Any:
-        """Return the value of a key of the configuration, or the option of a config group."""
+        """Return the value of a key of the configuration, or the option of a config group.
+
+        Where the configuration does not know it, it is what the command line or the facts say.
+        """
         if key in self.choices:
             return self.choices[key]
         node: Any = self.config
@@ -76,7 +80,7 @@ class Run:
             elif isinstance(node, dict) and part in node:
                 node = node[part]
             else:
-                return self.overrides.get(key)
+                return self.overrides.get(key, self.facts.get(key))
         return node
 
 
@@ -153,15 +157,15 @@ def _read(path: Path, job: str, events: list[Path]) -> Run:
     for name in (CONFIG[1:], "runtime", "choices"):
         choices = _mapping(choices).get(name)
     if problem and _mapping(config.get("lr_find")).get("mode") == "only":
-        facts, problem = _range_test(path / CURVE, str(config["lr_find"].get("method", "max_lr")))
-        status, reason = "completed", "range test only"
+        facts, status, reason = _range_test(path / CURVE, config["lr_find"].get("method"))
+        problem = None
     if problem or not isinstance(status, str):
         status, reason = "failed", problem or f"{RESULT} has no status"
     return Run(
         *(job, status, None if reason is None else str(reason), facts),
         metrics={name: _finite(value) for name, value in _mapping(metrics).items()},
         overrides=_overrides(_settings(path / CONFIG / "overrides.yaml")),
-        choices=_mapping(choices),
+        choices=_about_the_run(_mapping(choices)),
         config=config,
         events=tuple(events),
     )
@@ -195,14 +199,15 @@ def _result(path: Path) -> tuple[dict[str, Any], str | None]:
     return dict(result), None
 
 
-def _range_test(path: Path, method: str) -> tuple[dict[str, Any], str | None]:
-    """Return the peak that a run found which was a range test and nothing else."""
+def _range_test(path: Path, method: Any) -> tuple[dict[str, Any], str, str]:
+    """Return facts, status and reason of a run that was a range test and nothing else."""
     try:
-        return {"max_lr": _curve(path).suggestion(method)}, None  # type: ignore[arg-type]
+        found = _curve(path).suggest(method or "max_lr")
     except FileNotFoundError:
-        return {}, f"no {path.name}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return {}, f"{path.name} cannot be read: {error}"
+        return {}, "failed", f"no {path.name}"
+    except (OSError, ValueError) as error:
+        return {}, "failed", f"{path.name} cannot be read: {error}"
+    return {"max_lr": found.lr}, "completed", f"range test only: {found.reason}"
 
 
 def _settings(path: Path) -> Any:
@@ -216,7 +221,12 @@ def _settings(path: Path) -> Any:
 def _overrides(items: Any) -> dict[str, str]:
     """Return the command line's ``key=value`` by key; a deletion, ``~key``, has no value."""
     pairs = (item.partition("=") for item in items or () if isinstance(item, str))
-    return {key.lstrip("+~"): value for key, _, value in pairs}
+    return _about_the_run({key.lstrip("+~"): value for key, _, value in pairs})
+
+
+def _about_the_run(keys: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how and whether again it was started."""
+    return {key: value for key, value in keys.items() if not _STARTING.match(key)}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -227,3 +237,19 @@ def _finite(value: Any) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else None
     return None
+
+
+def text(value: Any) -> str:
+    """Return a value as one writes it on the command line; nothing for None.
+
+    Example:
+        >>> [text(value) for value in (0.1, 2.0, True, None, [256, 128], "sgd")]
+        ['0.1', '2', 'true', '', '[256, 128]', 'sgd']
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, dict) and "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
+    return value if isinstance(value, str) else json.dumps(value, default=str)

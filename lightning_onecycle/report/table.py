@@ -1,23 +1,28 @@
-"""The table of a sweep: a row for each run, and a row for each group of runs that differ by seed."""
+"""What the runs of a sweep came to, one by one and grouped over their seeds."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import os
-import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from lightning.fabric.utilities import rank_zero_warn
 
-from lightning_onecycle.report.runs import Run, read_runs
+from lightning_onecycle.report.markdown import markdown
+from lightning_onecycle.report.runs import Run, read_runs, text
 
 _LOCK = ".results.lock"
+# What `RunRecord` finds out by itself: it does not tell runs apart.
+_MEASURED = {
+    *("total_steps", "steps", "max_lr", "world_size", "effective_batch_size"),
+    *("epochs", "fit_seconds", "steps_per_second"),
+}
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,30 @@ class Table:
     lowest: bool = False
 
     def to_csv(self) -> str:
-        """Return a row for each run: swept keys, facts, metrics, status, reason."""
-        raise NotImplementedError
+        """Return a row for each run: job, swept keys, seed, facts, metrics, status, reason."""
+        rows = [
+            {
+                **run.metrics,
+                **run.facts,
+                **{key: run.option(key) for key in self.swept},
+                **{"job": run.job, "seed": run.seed, "status": run.status, "reason": run.reason},
+            }
+            for run in self.runs
+        ]
+        facts = (name for run in self.runs for name in run.facts)
+        metrics = (name for run in self.runs for name in run.metrics)
+        ends = ("status", "reason")
+        names = dict.fromkeys(("job", *self.swept, "seed", *facts, *metrics))
+        columns = [name for name in names if name not in ends] + [*ends]
+        file = io.StringIO()
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: text(value) for name, value in row.items()} for row in rows)
+        return file.getvalue()
 
     def to_markdown(self) -> str:
         """Return a row for each group, with means and standard deviations over the seeds."""
-        raise NotImplementedError
+        return markdown(self)
 
 
 def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = False) -> Table:
@@ -103,7 +126,35 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
         FileNotFoundError: If there is no such directory, or no run in it.
     """
     runs = read_runs(directory)
-    return Table(Path(directory), runs, (), (), metric, lowest)
+    swept = tuple(_swept(runs))
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(text(run.option(key)) for key in swept), []).append(run)
+    ordered = sorted(
+        (
+            Group(tuple(members[0].option(key) for key in swept), tuple(members))
+            for members in groups.values()
+        ),
+        key=lambda group: _rank(group, metric, lowest),
+    )
+    return Table(Path(directory), runs, swept, tuple(ordered), metric, lowest)
+
+
+def _swept(runs: Sequence[Run]) -> Iterator[str]:
+    """Yield the keys and config groups whose values differ, the seed apart."""
+    keys = dict.fromkeys(key for run in runs for key in run.overrides)
+    keys |= dict.fromkeys(key for run in runs for key in run.choices)
+    if not keys:  # no command line: what the runs were told about themselves
+        keys = dict.fromkeys(key for run in runs for key in run.facts if key not in _MEASURED)
+    for key in keys:
+        if key != "seed" and len({text(run.option(key)) for run in runs}) > 1:
+            yield key
+
+
+def _rank(group: Group, metric: str, lowest: bool) -> tuple[bool, bool, float]:
+    mean = group.mean(metric)
+    value = 0.0 if mean is None else mean if lowest else -mean
+    return not group.completed, mean is None, value
 
 
 def write_results(
@@ -126,7 +177,28 @@ def write_results(
         FileNotFoundError: If there is no such directory, or no run in it.
     """
     directory = Path(directory)
-    collect(directory)  # before a lock is left where there is nothing to lock
+    read_runs(directory)  # no lock is left where there is nothing to write
     with FileLock(directory / _LOCK):
         table = collect(directory, metric=metric, lowest=lowest)
+        _replace(directory / "results.csv", table.to_csv().encode())
+        _replace(directory / "results.md", table.to_markdown().encode())
+        if plot:
+            try:
+                _replace(directory / "results.png", _picture(table))
+            except ImportError as error:
+                rank_zero_warn(f"{directory / 'results.png'} is not drawn: {error}")
     return table
+
+
+def _picture(table: Table) -> bytes:
+    from lightning_onecycle.report.comparison_plot import plot_comparison
+
+    file = io.BytesIO()
+    plot_comparison(table).savefig(file, format="png")
+    return file.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.tmp")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)

@@ -1,0 +1,174 @@
+"""A sweep's table as Markdown, to be read in a terminal as well as on a page."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lightning_onecycle.report.runs import Run, text
+
+if TYPE_CHECKING:
+    from lightning_onecycle.report.table import Group, Table
+
+_LONGEST_REASON = 240  # characters
+_FACTS = {
+    "max_lr": "peak LR",
+    "effective_batch_size": "effective batch size",
+    "world_size": "world size",
+    "steps": "steps",
+}
+# They count what a run has done, so they are of completed runs alone.
+_DONE = {"steps"}
+
+
+class Column(NamedTuple):
+    """A heading and a cell for each group; what is said once where all cells are the same."""
+
+    heading: str
+    cells: list[str]
+    once: bool = False
+
+
+def markdown(table: Table) -> str:
+    """Return a table of means over the seeds, best first, and what did not complete."""
+    columns = [column for column in _columns(table) if any(column.cells)]
+    shown = [c for c in columns if not c.once or len({cell for cell in c.cells if cell}) > 1]
+    parts = [_count(table.runs), _same(table, [c for c in columns if c not in shown])]
+    parts.append(_grid(shown))
+    better = "lowest" if table.lowest else "highest"
+    parts.append(
+        f"Means over the completed runs ± sample standard deviation; {better} {table.metric} first."
+    )
+    if any(_repeated_seed(group) for group in table.groups):
+        parts.append(
+            "Runs in one row share a seed: their spread is not one over seeds, or a row has"
+            " runs that differ by more than what was swept."
+        )
+    unfinished = [run for run in table.runs if not run.completed]
+    if unfinished:
+        parts.append("Not completed:\n\n" + "\n".join(map(_unfinished, unfinished)))
+    parts.append(f"This table again: `{command(table)}`")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def percent(metric: str) -> bool:
+    """Return whether a metric is an accuracy in [0, 1], which is shown in percent."""
+    return metric.rpartition("/")[2].startswith("acc")
+
+
+def labels(values: Sequence[Any]) -> list[str]:
+    """Return each value in as few digits as tell them apart, at least four.
+
+    Example:
+        >>> labels([0.1, 0.0123456789, "sgd"]), labels([0.123451, 0.123452])
+        (['0.1', '0.01235', 'sgd'], ['0.123451', '0.123452'])
+    """
+    different = len(set(map(text, values)))
+    for digits in range(4, 17):
+        short = [f"{v:.{digits}g}" if isinstance(v, float) else text(v) for v in values]
+        if len(set(short)) == different:
+            return short
+    return [text(value) for value in values]
+
+
+def command(table: Table) -> str:
+    """Return the command that writes the table again."""
+    directory = table.directory.resolve()
+    if directory.is_relative_to(Path.cwd()):
+        directory = directory.relative_to(Path.cwd())
+    options = [] if table.metric == "val/acc" else ["--metric", table.metric]
+    options += ["--lowest"] if table.lowest else []
+    return shlex.join(["python", "-m", "lightning_onecycle.report", str(directory), *options])
+
+
+def _columns(table: Table) -> list[Column]:
+    groups = table.groups
+    options = zip(*(group.options for group in groups), strict=True)
+    columns = [Column(k, labels(v)) for k, v in zip(table.swept, options, strict=True)]
+    columns.append(Column("n", [str(len(group.completed)) for group in groups]))
+    for metric in dict.fromkeys((table.metric, "val/acc", "test/acc", "val/loss")):
+        heading = f"{metric} %" if percent(metric) else metric
+        columns.append(Column(heading, [_mean(group, metric) for group in groups]))
+    columns += [
+        Column(heading, [_fact(group, name) for group in groups], once=True)
+        for name, heading in _FACTS.items()
+        if not (name == "max_lr" and "optimizer.lr" in table.swept)
+    ]
+    columns.append(Column("steps/s", [_speed(group) for group in groups]))
+    columns.append(Column("not completed", [_failures(group.runs) for group in groups]))
+    return columns
+
+
+def _mean(group: Group, metric: str) -> str:
+    mean, std = group.mean(metric), group.std(metric)
+    if mean is None:
+        return ""
+    show: Callable[[float], str] = _small
+    if percent(metric):
+        show = lambda value: f"{100 * value:.2f}"  # noqa: E731
+    return show(mean) + ("" if std is None else f" ± {show(std)}")
+
+
+def _small(value: float) -> str:
+    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
+
+
+def _fact(group: Group, name: str) -> str:
+    runs = group.completed if name in _DONE else group.runs
+    values = {run.facts.get(name) for run in runs} - {None}
+    numbers = sorted(v for v in values if isinstance(v, (int, float)))
+    ends = numbers if len(numbers) < 2 else (numbers[0], numbers[-1])
+    return " to ".join(f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in ends)
+
+
+def _speed(group: Group) -> str:
+    rates = [run.facts.get("steps_per_second") for run in group.completed]
+    known = [rate for rate in rates if isinstance(rate, (int, float))]
+    return f"{sum(known) / len(known):,.4g}" if known else ""
+
+
+def _failures(runs: Sequence[Run]) -> str:
+    counts = Counter(run.status for run in runs if not run.completed)
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
+def _count(runs: Sequence[Run]) -> str:
+    jobs = f"{len(runs)} job{'s' * (len(runs) != 1)}"
+    done = sum(run.completed for run in runs)
+    missing = f", {len(runs) - done} not ({_failures(runs)})" if done < len(runs) else ""
+    return f"{jobs}: {done} completed{missing}."
+
+
+def _same(table: Table, columns: Sequence[Column]) -> str:
+    """Say what all runs have in common: what was chosen, and what is no column for that reason."""
+    first = table.runs[0]
+    keys = [key for key in (*first.choices, *first.overrides) if key not in (*table.swept, "seed")]
+    chosen = {key: text(first.option(key)) for key in keys}
+    said = [f"{key}={v}" for key, v in chosen.items() if v not in ("", "default", "off")]
+    said += [f"{c.heading} {next(filter(None, c.cells))}" for c in columns]
+    return f"The same in all: {', '.join(said)}." if said else ""
+
+
+def _repeated_seed(group: Group) -> bool:
+    seeds = [text(run.seed) for run in group.completed]
+    return len(set(seeds)) < len(seeds)
+
+
+def _unfinished(run: Run) -> str:
+    steps, total = run.facts.get("steps"), run.facts.get("total_steps")
+    where = f" after {steps:,} of {total:,} steps" if steps is not None and total else ""
+    reason = textwrap.shorten(run.reason or "", _LONGEST_REASON, placeholder=" ...")
+    return f"- `{run.job}`: {run.status}{where}" + (f": {reason}" if reason else "")
+
+
+def _grid(columns: Sequence[Column]) -> str:
+    lists = [[cell.replace("|", "\\|") for cell in (c.heading, *c.cells)] for c in columns]
+    widths = [max(map(len, cells)) for cells in lists]
+    rows = zip(*lists, strict=True)
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
