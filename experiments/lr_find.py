@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
 from lightning_onecycle import LRCurve
-from lightning_onecycle.plots import plot_lr_curves
 from lightning_onecycle.range_test import Suggestion
+from lightning_onecycle.range_test.plot import plot_lr_curves
 
 log = logging.getLogger(__name__)
 CURVE = "lr_find.json"

@@ -20,8 +20,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import lightning_onecycle
-from lightning_onecycle.plots import plot_lr_curve, plot_lr_curves
 from lightning_onecycle.range_test import Conditions, LRCurve, Suggestion
+from lightning_onecycle.range_test.plot import plot_lr_curve, plot_lr_curves
 from lightning_onecycle.range_test.suggest import (
     METHODS,
     Reading,

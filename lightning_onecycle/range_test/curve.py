@@ -205,7 +205,7 @@ class LRCurve:
         return None if peak is None else (peak / 4.0, peak)
 
     def plot(self, suggest: bool = False, ax: Axes | None = None) -> Figure:
-        """Draw the curve, see `lightning_onecycle.plots.plot_lr_curve`.
+        """Draw the curve, see `lightning_onecycle.range_test.plot.plot_lr_curve`.
 
         Args:
             suggest: Whether to mark what the methods suggest.
@@ -217,7 +217,7 @@ class LRCurve:
         Raises:
             ImportError: If matplotlib is not installed.
         """
-        from lightning_onecycle.plots import plot_lr_curve
+        from lightning_onecycle.range_test.plot import plot_lr_curve
 
         return plot_lr_curve(self, suggest, ax).get_figure()  # type: ignore[return-value]
 
