@@ -23,16 +23,15 @@ def read(path: Path) -> list[Row]:
 
 
 def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(text) if text.lstrip("-").isdigit() else number
 
 
 def add(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write rows at the end of a CSV file, in one go, so that they are there together or not at all.
+    """Write rows at the end of a CSV file, all of them in one go.
 
     The file's first row decides the columns.
     """

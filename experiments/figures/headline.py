@@ -1,17 +1,18 @@
 """Fig. 5 and the headline: how many times fewer optimizer steps does 1cycle need?
 
-    python -m experiments.figures.headline run      # 75 minutes of one core; what is there is left out
+    python -m experiments.figures.headline run      # what is there already is left out
     python -m experiments.figures.headline table
 
-Of each setting, 1cycle and the standard regime (a constant learning rate, a tenth of it from half of the
-run on, a hundredth from three quarters on) are trained with several budgets of optimizer steps at the
-same batch size. Each budget of each regime has its peak tuned in the same way, by the VALIDATION accuracy
-of seed 0: up or down a ladder of factors of 2, which has no end, to the first peak that is better than its
-two neighbours. At that peak all seeds are trained, the seeds paired: they decide the initial weights and
-the order of the images.
+In each setting 1cycle and the standard regime (a constant learning rate, a tenth of it from half of
+the run on, a hundredth from three quarters on) are trained with several budgets of optimizer steps
+at the same batch size. Each budget of each regime has its peak tuned in the same way, by the
+VALIDATION accuracy of seed 0: up or down a ladder of factors of 2, which has no end, to the first
+peak that is better than its two neighbours. At that peak all seeds are trained, the seeds paired:
+they decide the initial weights and the order of the images.
 
-The regimes are compared by TEST accuracy, which decides nothing before. The speed-up is the standard
-regime's steps over the steps at which 1cycle reaches its accuracy, interpolated over the logarithm.
+The regimes are compared by TEST accuracy, which has decided nothing before. The speed-up is the
+standard regime's steps over the steps at which 1cycle reaches its accuracy, interpolated over their
+logarithm.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class Curve(NamedTuple):
 
 
 def curve(rows: list[Row], setting: str, regime: str) -> Curve:
-    """Return what all seeds have reached; the peak of a budget is the one that all were trained at."""
+    """Return what all seeds have reached, at the peak at which all were trained."""
     found = Curve([], [], [])
     mine = [row for row in rows if row["setting"] == setting and row["schedule"] == regime]
     for steps in SETTINGS[setting].budgets:

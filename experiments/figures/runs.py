@@ -1,6 +1,6 @@
 """Train what an experiment's configuration describes, and keep what each epoch measured.
 
-    python -m experiments.figures.runs fig2_losses     # every job of its sweep that is not there yet
+    python -m experiments.figures.runs fig2_losses     # the jobs of its sweep that are not there
 
 What ``python train.py experiment=NAME`` trains, to the bit, without TensorBoard, checkpoints and a
 directory for each job: rows are added to ``experiments/figures/results/NAME.csv``, those of a job
