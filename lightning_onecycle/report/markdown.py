@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -75,6 +75,25 @@ def labels(values: Sequence[Any]) -> list[str]:
     return [text(value) for value in values]
 
 
+def options(table: Table) -> list[list[str]]:
+    """Return for each swept key its value in each group."""
+    columns = zip(*(group.options for group in table.groups), strict=True)
+    return [labels(column) for column in columns]
+
+
+def mean_and_std(group: Group, metric: str) -> str:
+    """Return mean ± sample standard deviation, as far as there are enough completed runs."""
+    mean, std = group.mean(metric), group.std(metric)
+    show = _percent if percent(metric) else _small
+    return " ± ".join(show(value) for value in (mean, std) if value is not None)
+
+
+def failures(runs: Sequence[Run]) -> str:
+    """Return how many runs did not complete, by their status."""
+    counts = Counter(run.status for run in runs if not run.completed)
+    return ", ".join(f"{count} {status}" for status, count in counts.items())
+
+
 def command(table: Table) -> str:
     """Return the command that writes the table again."""
     directory = table.directory.resolve()
@@ -87,30 +106,23 @@ def command(table: Table) -> str:
 
 def _columns(table: Table) -> list[Column]:
     groups = table.groups
-    options = zip(*(group.options for group in groups), strict=True)
-    columns = [Column(k, labels(v)) for k, v in zip(table.swept, options, strict=True)]
+    columns = [Column(key, cells) for key, cells in zip(table.swept, options(table), strict=True)]
     columns.append(Column("n", [str(len(group.completed)) for group in groups]))
     for metric in dict.fromkeys((table.metric, "val/acc", "test/acc", "val/loss")):
         heading = f"{metric} %" if percent(metric) else metric
-        columns.append(Column(heading, [_mean(group, metric) for group in groups]))
+        columns.append(Column(heading, [mean_and_std(group, metric) for group in groups]))
     columns += [
         Column(heading, [_fact(group, name) for group in groups], once=True)
         for name, heading in _FACTS.items()
         if not (name == "max_lr" and "optimizer.lr" in table.swept)
     ]
     columns.append(Column("steps/s", [_speed(group) for group in groups]))
-    columns.append(Column("not completed", [_failures(group.runs) for group in groups]))
+    columns.append(Column("not completed", [failures(group.runs) for group in groups]))
     return columns
 
 
-def _mean(group: Group, metric: str) -> str:
-    mean, std = group.mean(metric), group.std(metric)
-    if mean is None:
-        return ""
-    show: Callable[[float], str] = _small
-    if percent(metric):
-        show = lambda value: f"{100 * value:.2f}"  # noqa: E731
-    return show(mean) + ("" if std is None else f" ± {show(std)}")
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
 
 
 def _small(value: float) -> str:
@@ -131,15 +143,10 @@ def _speed(group: Group) -> str:
     return f"{sum(known) / len(known):,.4g}" if known else ""
 
 
-def _failures(runs: Sequence[Run]) -> str:
-    counts = Counter(run.status for run in runs if not run.completed)
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
-
-
 def _count(runs: Sequence[Run]) -> str:
     jobs = f"{len(runs)} job{'s' * (len(runs) != 1)}"
     done = sum(run.completed for run in runs)
-    missing = f", {len(runs) - done} not ({_failures(runs)})" if done < len(runs) else ""
+    missing = f", {len(runs) - done} not ({failures(runs)})" if done < len(runs) else ""
     return f"{jobs}: {done} completed{missing}."
 
 

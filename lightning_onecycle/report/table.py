@@ -184,9 +184,11 @@ def write_results(
         _replace(directory / "results.md", table.to_markdown().encode())
         if plot:
             try:
-                _replace(directory / "results.png", _picture(table))
+                picture = _picture(table)
             except ImportError as error:
                 rank_zero_warn(f"{directory / 'results.png'} is not drawn: {error}")
+            else:
+                _replace(directory / "results.png", picture)
     return table
 
 
@@ -194,11 +196,15 @@ def _picture(table: Table) -> bytes:
     from lightning_onecycle.report.comparison_plot import plot_comparison
 
     file = io.BytesIO()
-    plot_comparison(table).savefig(file, format="png")
+    figure = plot_comparison(table)
+    if figure is not None:
+        figure.savefig(file, format="png")
     return file.getvalue()
 
 
 def _replace(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
+    """Write a file at once, if there is something to write."""
+    if content:
+        unfinished = path.with_name(f".{path.name}.tmp")
+        unfinished.write_bytes(content)
+        os.replace(unfinished, path)

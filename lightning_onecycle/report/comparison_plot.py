@@ -1,0 +1,152 @@
+"""The picture of a sweep: a metric and the learning rate of each group, over the steps."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lightning_onecycle.plots import PALETTE, new_figure
+from lightning_onecycle.report.events import Points, curve
+from lightning_onecycle.report.markdown import failures, mean_and_std, options, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+    from lightning_onecycle.report.table import Group, Table
+
+# Beyond the palette: those of Paul Tol's "muted" that are furthest from it.
+_COLORS = (*PALETTE, "#882255", "#999933", "#332288", "#44AA99", "#DDCC77")
+_REST = "0.8"
+_DASHED = (0, (4, 1.5))
+_NAMED = 10  # groups, where there are more than colours
+_LONGEST_LABEL = 44  # characters
+_AFTER = 0.25  # the vertical axis shows what comes after this part of a run
+
+
+def plot_comparison(table: Table) -> Figure | None:
+    """Draw the table's metric, and below it the learning rate, over the optimizer steps.
+
+    A line is the mean of a group's completed runs, its band their minimum and maximum. A run that
+    did not complete is a dashed line that ends, with a cross, where the run did. The metric's axis
+    is for what comes after the first quarter of the runs. The legend is in the table's order; of
+    more than 12 groups the best 10 have a colour.
+
+    Args:
+        table: What to draw.
+
+    Returns:
+        The figure, or None if no run has logged the metric or ``lr``.
+
+    Raises:
+        ImportError: If matplotlib or TensorBoard is not installed.
+
+    Example:
+        >>> from lightning_onecycle.report.table import Table
+        >>> plot_comparison(Table("logs", (), (), ())) is None
+        True
+    """
+    tags = [(tag, {run.job: curve(run, tag) for run in table.runs}) for tag in (table.metric, "lr")]
+    tags = [(tag, curves) for tag, curves in tags if any(curves.values())]
+    if not tags:
+        return None
+    figure = new_figure(8.0, 0.6 + 2.8 * len(tags))
+    panels = figure.subplots(len(tags), sharex=True, squeeze=False)[:, 0]
+    for ax, (tag, curves) in zip(panels, tags, strict=True):
+        if percent(tag):
+            curves = {job: [(k, 100.0 * v) for k, v in points] for job, points in curves.items()}
+        for group, color in reversed(_colored(table.groups)):  # the best lies on top
+            _draw(ax, group, curves, color)
+        ax.set_ylabel("learning rate" if tag == "lr" else f"{tag} %" if percent(tag) else tag)
+        if tag == "lr":
+            ax.set_yscale("log", nonpositive="mask")
+        else:
+            _look_closer(ax, [curves[run.job] for run in table.runs if run.completed])
+        _dress(ax)
+    panels[-1].set_xlabel("optimizer step")
+    _legend(figure, table)
+    return figure
+
+
+def _colored(groups: Sequence[Group]) -> list[tuple[Group, str]]:
+    """Give each group a colour, or the best ten where there are more than colours."""
+    named = len(groups) if len(groups) <= len(_COLORS) else _NAMED
+    colors = [*_COLORS[:named], *[_REST] * (len(groups) - named)]
+    return list(zip(groups, colors, strict=True))
+
+
+def _draw(ax: Axes, group: Group, curves: Mapping[str, Points], color: str) -> None:
+    width = 0.8 if color == _REST else 1.8
+    completed = [curves[run.job] for run in group.completed if curves[run.job]]
+    if completed:
+        steps, mean, low, high = _over_runs(completed)
+        marker = "o" if len(steps) <= 40 and color != _REST else ""
+        ax.plot(steps, mean, color=color, linewidth=width, marker=marker, markersize=3.5)
+        if len(completed) > 1 and color != _REST:
+            ax.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    for run in group.runs:
+        if not run.completed and curves[run.job]:
+            steps, values = zip(*curves[run.job], strict=True)
+            ax.plot(steps, values, color=color, linewidth=0.7 * width, linestyle=_DASHED)
+            ax.plot(steps[-1], values[-1], "x", color=color, markersize=6, markeredgewidth=1.5)
+
+
+def _over_runs(curves: Sequence[Points]) -> tuple[NDArray[Any], ...]:
+    """Return the steps that all runs have reached, and mean, minimum and maximum there."""
+    import numpy as np
+
+    start = max(points[0][0] for points in curves)
+    end = min(points[-1][0] for points in curves)
+    steps = np.unique([step for points in curves for step, _ in points if start <= step <= end])
+    values = np.array([np.interp(steps, *zip(*points, strict=True)) for points in curves])
+    return steps, values.mean(0), values.min(0), values.max(0)
+
+
+def _look_closer(ax: Axes, curves: Sequence[Points]) -> None:
+    """Leave out of the vertical axis the steep beginning, which every run has."""
+    late = [v for points in curves for k, v in points if k >= _AFTER * points[-1][0]]
+    if late and min(late) < max(late):
+        margin = 0.06 * (max(late) - min(late))
+        ax.set_ylim(min(late) - margin, max(late) + margin)
+
+
+def _dress(ax: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    ax.margins(x=0.02)
+    ax.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.tick_params(length=3)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="0.93", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def _legend(figure: Figure, table: Table) -> None:
+    from matplotlib.lines import Line2D
+
+    colored = _colored(table.groups)
+    named = [(group, color) for group, color in colored if color != _REST]
+    names = map(", ".join, zip(*options(table), strict=True)) if table.swept else ["all runs"]
+    handles, longest = [], 0
+    for (group, color), name in zip(named, names, strict=False):
+        result = mean_and_std(group, table.metric) or failures(group.runs)
+        label = f"{textwrap.shorten(name, _LONGEST_LABEL, placeholder=' ...')}: {result}"
+        style = "-" if group.completed else _DASHED
+        handles.append(Line2D([], [], color=color, linestyle=style, label=label))
+        longest = max(longest, len(label))
+    if len(named) < len(colored):
+        rest = f"{len(colored) - len(named)} more"
+        handles.append(Line2D([], [], color=_REST, label=rest))
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=max(min(len(handles), 105 // (8 + longest)), 1),
+        title=textwrap.shorten(", ".join(table.swept), 100, placeholder=" ..."),
+        alignment="left",
+        frameon=False,
+        fontsize="small",
+        handlelength=2.2,
+    )
