@@ -15,7 +15,6 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -36,10 +35,21 @@ from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.lr_find import CURVE, draw_sweep, show_curve
 from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
 from experiments.task import Classifier
-from lightning_onecycle import Diverged, LRCurve, RunRecord, Schedule, ScheduleCallback, Tuner
+from lightning_onecycle import (
+    Diverged,
+    LRCurve,
+    RunRecord,
+    Schedule,
+    ScheduleCallback,
+    Tuner,
+    scale_lr,
+    sweep,
+)
 from lightning_onecycle.range_test import Suggestion
+from lightning_onecycle.report import record_failure, write_result
 
 log = logging.getLogger("train")
+RESULT = "result.json"
 IGNORED = (
     ".*does not have many workers",
     "Checkpoint directory .* exists and is not empty",
@@ -50,26 +60,29 @@ IGNORED = (
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
+@sweep.job
 def main(cfg: DictConfig) -> float | None:
-    """Run one job; return its validation accuracy, or NaN if it diverged in a sweep."""
+    """Run what the configuration says; return the validation accuracy."""
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
-    in_a_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return run(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return run(cfg, directory)
     except (UsageError, MisconfigurationException) as error:
-        if in_a_sweep:
-            raise
         log.error(f"train.py: {error}")
+        record_failure(directory / RESULT, str(error), overrides=overrides())
         sys.exit(1)
     except Diverged:
-        if in_a_sweep:
-            return float("nan")
         sys.exit(1)
+
+
+def overrides() -> list[str]:
+    """Return what the run was given on the command line, or by a sweep."""
+    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
 
 
 def run(cfg: DictConfig, directory: Path) -> float | None:
@@ -84,7 +97,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
-    record = RunRecord(directory / "result.json", schedule=name, seed=cfg.seed, batch_size=size)
+    facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, "overrides": overrides()}
+    record = RunRecord(directory / RESULT, **facts)
     scheduling = ScheduleCallback(schedule, budget=cfg.budget)
     callbacks = [
         *peak_of_a_saved_curve(cfg),
@@ -99,10 +113,13 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     if cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
+            record_range_test(facts, found, directory)
             return found.lr
         if found.lr is None:
             raise UsageError(f"lr_find=then_fit found no peak to train at: {found.reason}")
         scheduling.max_lr = found.lr
+    elif cfg.lr_scaling.rule is not None:
+        scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         trainer.test(task, data, verbose=False)
@@ -140,9 +157,28 @@ def find_peak(
     except ValueError as error:
         raise UsageError(named("lr_find", error)) from error
     show_curve(curve, found, trainer.logger, directory)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    if (directory.parent / "multirun.yaml").is_file():
         draw_sweep(directory.parent)
     return found
+
+
+def scaled_peak(cfg: DictConfig, trainer: Trainer) -> float:
+    """Return the peak for the effective batch size, from that for ``lr_scaling.batch_size``."""
+    effective = cfg.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    lr, base, rule = cfg.optimizer.lr, cfg.lr_scaling.batch_size, cfg.lr_scaling.rule
+    peak = scale_lr(lr, effective, base, rule)
+    rank_zero_only(log.info)(
+        f"{rule} scaling: peak {peak:.3g} for an effective batch size of {effective}, from"
+        f" optimizer.lr={lr:g} for {base}"
+    )
+    return peak
+
+
+@rank_zero_only
+def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path) -> None:
+    """Leave ``result.json`` of a run that is a range test alone."""
+    result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
+    write_result(directory / RESULT, facts | result)
 
 
 @rank_zero_only

@@ -37,12 +37,24 @@ def check(cfg: DictConfig) -> None:
         for key in ("accumulate_grad_batches", "max_epochs", "max_steps"):
             if trainer[key] not in (None, -1):
                 trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
+        choice("lr_scaling.rule", cfg.lr_scaling.rule, (None, "linear", "sqrt"))
+        whole("lr_scaling.batch_size", cfg.lr_scaling.batch_size, 1)
         if trainer.limit_train_batches is not None:
             number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
     except ValueError as error:
         raise UsageError(str(error)) from None
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
+    if cfg.lr_scaling.rule is not None and (cfg.lr_find.curve or cfg.lr_find.mode == "then_fit"):
+        raise UsageError(
+            f"lr_scaling.rule must be null with a range test, which finds the peak for the batch size"
+            f" that it runs at, got {cfg.lr_scaling.rule!r}"
+        )
+    if trainer.sync_batchnorm and not torch.cuda.is_available():
+        raise UsageError(
+            "trainer.sync_batchnorm must be false without a GPU: torch.nn.SyncBatchNorm has no CPU"
+            " version"
+        )
     if cfg.resume and cfg.lr_find.mode == "only":
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"

@@ -1,8 +1,14 @@
 """Leslie Smith's 1cycle policy for PyTorch Lightning."""
 
-from lightning_onecycle.batch_size import BatchNormRecalibration
+from lightning_onecycle.batch_size import BatchNormRecalibration, scale_lr
 from lightning_onecycle.callback import OneCycle, ScheduleCallback
-from lightning_onecycle.measure import GeneralizationGap
+from lightning_onecycle.measure import (
+    GeneralizationGap,
+    GradientNoiseScale,
+    NoiseScale,
+    Sharpness,
+    simple_noise_scale,
+)
 from lightning_onecycle.range_test import Conditions, LRCurve, LRFinder, Tuner
 from lightning_onecycle.report import Diverged, RunRecord, StopOnDivergence
 from lightning_onecycle.scheduler import ScheduleLR, scheduler_config
@@ -24,8 +30,10 @@ __all__ = [
     "Conditions",
     "Diverged",
     "GeneralizationGap",
+    "GradientNoiseScale",
     "LRCurve",
     "LRFinder",
+    "NoiseScale",
     "OneCycle",
     "Phase",
     "Point",
@@ -33,12 +41,15 @@ __all__ = [
     "Schedule",
     "ScheduleCallback",
     "ScheduleLR",
+    "Sharpness",
     "StopOnDivergence",
     "Tuner",
     "constant",
     "lr_range",
     "one_cycle",
+    "scale_lr",
     "scheduler_config",
+    "simple_noise_scale",
     "step_decay",
     "trapezoid",
     "triangular",

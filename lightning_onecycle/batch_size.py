@@ -1,8 +1,9 @@
-"""What depends on the batch: statistics of batch normalization."""
+"""What depends on the batch: its learning rate, and statistics of batch normalization."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities import rank_zero_info
@@ -18,7 +19,41 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
-from lightning_onecycle._checks import whole
+from lightning_onecycle._checks import choice, number, whole
+
+
+def scale_lr(
+    lr: float,
+    batch_size: int,
+    base_batch_size: int,
+    rule: Literal["linear", "sqrt"] = "linear",
+) -> float:
+    r"""Return the learning rate for a batch size, from that for another.
+
+    With :math:`k` times the batch, the linear rule has :math:`k` times the rate, and all else stays:
+    Goyal et al., arXiv:1706.02677, section 2.1, for SGD, up to batches of about 8,000. The square
+    root, :math:`\sqrt k`, keeps the variance of a step: Krizhevsky, arXiv:1404.5997, section 5.
+
+    Args:
+        lr: The rate for ``base_batch_size``, > 0.
+        batch_size: Samples of an optimizer step, all devices and accumulated batches together.
+        base_batch_size: The batch size for which ``lr`` is right.
+        rule: ``"linear"`` or ``"sqrt"``.
+
+    Returns:
+        The rate for ``batch_size``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> scale_lr(0.1, 1024, 256), scale_lr(0.1, 1024, 256, rule="sqrt")
+        (0.4, 0.2)
+    """
+    lr = number("lr", lr, "> 0", lambda v: v > 0)
+    factor = whole("batch_size", batch_size, 1) / whole("base_batch_size", base_batch_size, 1)
+    choice("rule", rule, ("linear", "sqrt"))
+    return lr * (factor if rule == "linear" else math.sqrt(factor))
 
 
 class BatchNormRecalibration(Callback):

@@ -12,7 +12,7 @@ import lightning_onecycle
 
 PACKAGE = Path(lightning_onecycle.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-MAY_KNOW_HYDRA = {"sweep.py", "_hydra"}
+MAY_KNOW_HYDRA = {"sweep", "_hydra"}
 # Reads what Hydra has written beside a run, and does without Hydra.
 READS_ITS_FILES = PACKAGE / "report" / "runs.py"
 # Pure Python, by their own imports.

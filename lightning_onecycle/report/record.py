@@ -17,6 +17,7 @@ from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.report.divergence import Diverged
 
 Status = Literal["completed", "diverged", "interrupted", "failed"]
+_STILL_RUNNING = "still running, or killed"
 
 
 class RunRecord(Callback):
@@ -69,15 +70,21 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run has begun."""
         self._started = time.monotonic()
-        self._update(trainer, "interrupted", "still running, or killed")
+        self._update(trainer, "interrupted", _STILL_RUNNING)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write how far the run has come."""
-        self._update(trainer, "interrupted", "still running, or killed")
+        self._update(trainer, "interrupted", _STILL_RUNNING)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run is complete."""
         self._update(trainer, "completed", None)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write that the test is not over."""
+        if self.result:
+            self.result["reason"] = "still testing, or killed"
+            self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the metrics of the test set."""
@@ -137,10 +144,40 @@ class RunRecord(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.path.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(self.result, indent=2, default=float) + "\n")
-            os.replace(unfinished, self.path)
+            write_result(self.path, self.result)
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Write ``result.json``, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(result, indent=2, default=float) + "\n")
+    os.replace(unfinished, path)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read ``result.json``; nothing if it is missing or damaged."""
+    try:
+        result = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return result if isinstance(result, dict) else {}
+
+
+def record_failure(path: Path, reason: str, **facts: Any) -> None:
+    """Write why a run has ended where it could not do so itself.
+
+    Args:
+        path: Its ``result.json``. What the run has written there of its own end stays.
+        reason: Such as ``"killed by SIGKILL"``.
+        **facts: What identifies the run, where there is no such file.
+    """
+    result = read_result(path)
+    running = str(result.get("reason")).startswith("still ")
+    if not result or running:
+        status = "completed" if result.get("status") == "completed" else "failed"
+        kept = {"metrics": {}} | facts | result
+        write_result(path, kept | {"status": status, "reason": reason})
 
 
 def _finite(metrics: Any) -> dict[str, float | None]:

@@ -1,0 +1,81 @@
+"""What a sweep does before its first job and after its last."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from lightning_onecycle.report import write_results
+from lightning_onecycle.sweep.job import LOCK
+
+log = logging.getLogger(__name__)
+_PROBE_BYTES = 1_000_000
+
+
+class Sweep(Callback):
+    """See that results can be written, name jobs by what is swept, and print the table at the end.
+
+    The table is printed however the sweep ends. (Hydra's own ``on_multirun_end`` is not called when a
+    job has failed.) List it in the configuration::
+
+        hydra:
+          callbacks:
+            sweep:
+              _target_: lightning_onecycle.sweep.Sweep
+    """
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a directory that cannot be written to."""
+        _check_writable("hydra.run.dir", Path(config.hydra.run.dir))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse it for a sweep, or if another sweep is at work in it."""
+        root = Path(config.hydra.sweep.dir)
+        _check_writable("hydra.sweep.dir", root)
+        self._lock = FileLock(root / LOCK)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            sys.exit(f"hydra.sweep.dir must be free, got {root}: another sweep is at work in it")
+        (root / LOCK).touch()
+        _name_by_what_is_swept(config)
+        atexit.register(_print_table, root)
+
+
+def _check_writable(key: str, directory: Path) -> None:
+    probe = directory / ".probe"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(bytes(_PROBE_BYTES))
+        probe.unlink()
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+        sys.exit(f"{key} must be a directory that can be written to, got {directory}: {error}")
+
+
+def _name_by_what_is_swept(config: DictConfig) -> None:
+    """Leave out of ``hydra.job.override_dirname`` what is the same in all jobs."""
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    same = [o.key_or_group for o in overrides if not o.is_sweep_override()]
+    if same:
+        quoted = ",".join(f"'{key}'" for key in same)
+        # Hydra composes each job anew, from the sweep's overrides.
+        config.hydra.overrides.hydra.append(
+            f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"
+        )
+
+
+def _print_table(root: Path) -> None:
+    if any(root.glob("*/.hydra")):
+        print(f"\n{write_results(root).to_markdown()}\nresults: {root / 'results.md'}")
+        print(f"look: tensorboard --logdir {root}")

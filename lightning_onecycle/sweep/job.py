@@ -1,0 +1,268 @@
+"""One job of a sweep: whether it is to be run, where, and what it has come to."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_onecycle.report import read_result, record_failure, write_results
+from lightning_onecycle.sweep.processes import can_fork, run_as_a_command, run_in_a_fork
+from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
+
+log = logging.getLogger(__name__)
+Task = Callable[[DictConfig], Any]
+
+LOCK = ".sweep.lock"
+"""In a sweep's directory; touched when a sweep starts in it."""
+_RESULT = "result.json"
+_CHECKPOINT = Path("checkpoints", "last.ckpt")
+_METRIC = "val/acc"
+_SECONDS_BETWEEN_PICTURES = 30.0
+_OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
+
+
+class JobFailed(RuntimeError):
+    """A job of a sweep has not come to its end. The others go on."""
+
+
+def job(task: Task) -> Task:
+    """Make the function that ``hydra.main`` runs one that can be a job of a sweep.
+
+    A job that trains on one device runs in a fork of the sweep's process. Any other runs as the
+    single run that it stands for: Lightning starts further ranks by repeating the command line, and
+    that of a sweep would be the whole sweep again. Where a launcher of clusters has started a process
+    for each job, or for each rank, it runs in there.
+
+    What is read off a job's directory is ``result.json``, as `lightning_onecycle.RunRecord` writes it,
+    and ``checkpoints/last.ckpt``. To go on from the latter, the configuration needs a key ``resume``: it is
+    set to the directory.
+
+    Args:
+        task: Takes the composed configuration.
+
+    Returns:
+        A function that returns, in a sweep, the metric ``val/acc`` of ``result.json`` for a sweeper
+        that searches, NaN for a job that has diverged, and raises `JobFailed` for one that has failed.
+    """
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> Any:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            return task(cfg)
+        return Job.now().run(task, cfg)
+
+    return run
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep.
+
+    Attributes:
+        directory: Its own.
+        root: The sweep's.
+        overrides: What it was given, on the command line or by the sweeper.
+    """
+
+    directory: Path
+    root: Path
+    overrides: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> Job:
+        """Return the job that Hydra is running."""
+        hydra = HydraConfig.get()
+        root = Path(hydra.runtime.cwd, hydra.sweep.dir)
+        return cls(Path(hydra.runtime.output_dir), root, tuple(hydra.overrides.task))
+
+    @property
+    def name(self) -> str:
+        """What it is called below the sweep's directory."""
+        return str(self.directory.relative_to(self.root))
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it has left, or nothing."""
+        return read_result(self.directory / _RESULT)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to an end that another run would only repeat."""
+        result = self.result
+        complete = result.get("status") == "completed" and not result.get("reason")
+        return complete or result.get("status") == "diverged"
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether it has left a checkpoint."""
+        return (self.directory / _CHECKPOINT).is_file()
+
+    def run(self, task: Task, cfg: DictConfig) -> float | None:
+        """Run it, unless it is over; return its metric.
+
+        Raises:
+            JobFailed: If it has not come to its end.
+        """
+        rank = rank_of_many(cfg)
+        if rank is None:
+            self._take_over()
+        self._refuse_other_options()
+        if self.is_over:
+            log.info(f"{self.name}: {self.result['status']} before, not run again")
+            return self.outcome()
+        if self.can_go_on:
+            log.info(f"{self.name}: going on from its checkpoint")
+            if "resume" in cfg:
+                cfg.resume = str(self.directory)
+        try:
+            if rank is None:
+                self._clear()
+                self._run_in_a_process(task, cfg)
+            else:
+                take_rank()
+                self._run_here(task, cfg)
+        finally:
+            if not rank:
+                write_results(self.root, plot=_is_due(self.root / "results.png"))
+        return self.outcome()
+
+    def outcome(self) -> float | None:
+        """Return the metric that it has left.
+
+        Raises:
+            JobFailed: If it has neither completed nor diverged.
+        """
+        result = self.result
+        if result.get("status") == "diverged":
+            return float("nan")
+        if not self.is_over:
+            raise JobFailed(f"{self.name}: {result.get('reason') or 'it has left no result.json'}")
+        value = result.get("metrics", {}).get(_METRIC)
+        return None if value is None else float(value)
+
+    def command(self, task: Task, *, goes_on: bool = False) -> list[str]:
+        """Return the command line of the single run that it stands for.
+
+        Args:
+            task: What `job` has decorated.
+            goes_on: Whether the run goes on from the job's checkpoint.
+        """
+        hydra = HydraConfig.get()
+        config = [f"--config-name={hydra.job.config_name}"]
+        flags = {"main": "--config-path", "command-line": "--config-dir"}
+        for source in hydra.runtime.config_sources:
+            if source.schema == "file" and source.provider in flags:
+                config.append(f"{flags[source.provider]}={source.path}")
+        own = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_SWEEPS)]
+        directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
+        given = [f"resume={directory}"] if goes_on else list(self.overrides)
+        where = ["hydra.mode=RUN", f"hydra.run.dir={directory}"]
+        return [*_program(task), *config, *given, *own, *where]
+
+    def _take_over(self) -> None:
+        """Move here what an earlier sweep in the same place has done under another number."""
+        lock = self.root / LOCK
+        if not lock.is_file():
+            return
+        for other in self.root.iterdir():
+            record = other / _RESULT
+            if other == self.directory or not record.is_file():
+                continue
+            is_earlier = other.stat().st_mtime < lock.stat().st_mtime
+            if is_earlier and _options(read_result(record)) == set(self.overrides):
+                for path in other.iterdir():
+                    if path.name != ".hydra" and path.suffix != ".log":
+                        shutil.move(path, self.directory / path.name)
+                shutil.rmtree(other)
+                return
+
+    def _refuse_other_options(self) -> None:
+        earlier, given = _options(self.result), set(self.overrides)
+        if earlier is not None and earlier != given:
+            raise JobFailed(
+                "hydra.sweep.dir must be a new directory for a sweep with other options, got that"
+                f" of one whose {self.name} had {_listed(earlier - given)} and not"
+                f" {_listed(given - earlier)}"
+            )
+
+    def _clear(self) -> None:
+        """Remove what is left of a run that never came to a checkpoint: it starts anew."""
+        if not self.can_go_on:
+            (self.directory / _RESULT).unlink(missing_ok=True)
+            for events in self.directory.glob("events.out.tfevents.*"):
+                events.unlink()
+
+    def _run_in_a_process(self, task: Task, cfg: DictConfig) -> None:
+        if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
+            self._run_here(task, cfg)  # it has a process, and that is told of a preemption
+            return
+        if _is_on_one_device(cfg) and can_fork():
+            code = run_in_a_fork(functools.partial(self._run_here, task, cfg, exits=True))
+        else:
+            code = run_as_a_command(self.command(task, goes_on=bool(cfg.get("resume"))))
+        if code:
+            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            self._record_failure(how)
+
+    def _run_here(self, task: Task, cfg: DictConfig, exits: bool = False) -> None:
+        try:
+            task(cfg)
+        except Exception as error:
+            log.error("".join(traceback.format_exception(error)).rstrip())
+            self._record_failure(f"{type(error).__name__}: {error}")
+            if exits:
+                sys.exit(1)
+        except SystemExit as error:
+            if exits:
+                raise
+            if error.code:
+                self._record_failure(f"exit code {error.code}")
+
+    def _record_failure(self, reason: str) -> None:
+        record_failure(self.directory / _RESULT, reason, overrides=list(self.overrides))
+
+
+def _is_due(picture: Path) -> bool:
+    """Return whether it is worth the time to draw it again, with jobs still to come."""
+    return not picture.is_file() or time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES
+
+
+def _options(result: dict[str, Any]) -> set[str] | None:
+    return set(result["overrides"]) if "overrides" in result else None
+
+
+def _listed(options: set[str]) -> str:
+    return ", ".join(sorted(options)) or "anything else"
+
+
+def _program(task: Task) -> list[str]:
+    """Return the start of a command line: the file or the module that the task is from."""
+    task = getattr(task, "__wrapped__", task)
+    spec = getattr(sys.modules.get(task.__module__), "__spec__", None)
+    if task.__module__ != "__main__" and spec is not None:
+        return [sys.executable, "-m", spec.name]
+    if task.__module__ == "__main__" and spec is not None and spec.name != "__main__":
+        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
+    return [sys.executable, task.__code__.co_filename]
+
+
+def _is_on_one_device(cfg: DictConfig) -> bool:
+    """Return whether Lightning starts no further processes for the job."""
+    trainer = cfg.get("trainer") or {}
+    devices = trainer.get("devices", "auto")
+    one = str(devices) == "1" or (OmegaConf.is_list(devices) and len(devices) == 1)
+    return one and trainer.get("strategy", "auto") == "auto" and trainer.get("num_nodes", 1) == 1

@@ -1,0 +1,51 @@
+"""Callbacks that break a run on purpose. The runs import them with tests/ on their path."""
+
+import os
+import signal
+import time
+
+from lightning.pytorch import Callback
+
+
+class Saboteur(Callback):
+    """Do harm at an optimizer step, on one rank, where one value of the run says so.
+
+    Args:
+        seed: Of the runs that are meant.
+        step: When.
+        rank: Which process.
+        once: A file; the harm is done only while it is missing, and it is left.
+    """
+
+    def __init__(self, seed, step=30, rank=0, once=None):
+        self.seed, self.step, self.rank, self.once = seed, step, rank, once
+
+    def setup(self, trainer, pl_module, stage):
+        if self.once is not None and os.path.exists(self.once):
+            self.step = None
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        meant = int(os.environ.get("PL_GLOBAL_SEED", -1)) == self.seed
+        if meant and trainer.global_step == self.step and trainer.global_rank == self.rank:
+            if self.once is not None:
+                open(self.once, "x").close()
+            self.harm()
+
+
+class Kill(Saboteur):
+    """As the kernel does when memory is used up."""
+
+    def harm(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Raise(Saboteur):
+    def harm(self):
+        raise RuntimeError("the cable was pulled")
+
+
+class Slow(Callback):
+    """Take a while over each step, for somebody to interrupt."""
+
+    def on_train_batch_start(self, *args):
+        time.sleep(0.05)

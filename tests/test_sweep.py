@@ -1,0 +1,430 @@
+"""Sweeps as a user runs them: real processes, real kills, real launchers."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lightning_onecycle.sweep import Job, JobFailed
+from lightning_onecycle.sweep.job import _is_on_one_device
+
+ROOT = Path(__file__).parents[1]
+QUIET = ("trainer.enable_progress_bar=false", "callbacks.batch_norm=null", "callbacks.gap=null")
+EPOCH = 18  # steps, of the digits in batches of 64
+
+
+def start(*options):
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "train.py", *map(str, options)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*options):
+    """Return the exit code and what was printed."""
+    process = start(*options)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def results_of(root):
+    """Return the result of each job, by the part of its name behind the number."""
+    paths = sorted(root.glob("*/result.json"))
+    return {p.parent.name.partition("-")[2]: json.loads(p.read_text()) for p in paths}
+
+
+def rows_of(root):
+    with (root / "results.csv").open() as file:
+        return {row["job"]: row for row in csv.DictReader(file)}
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"it never came about:\n{process.communicate()[0]}")
+        time.sleep(0.02)
+
+
+def processes_that_name(text):
+    """Return the command lines of living processes that have the text in them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(text) in line:
+            found.append(line)
+    return found
+
+
+# ---- devices ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("devices", "schedules"), [("1,2", "onecycle,step"), ("2,1", "onecycle")])
+def test_a_sweep_over_devices_in_both_orders(tmp_path, devices, schedules):
+    code, output = run(
+        *QUIET, "-m", "trainer=ddp_cpu", f"trainer.devices={devices}", f"schedule={schedules}",
+        "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0, output
+    expected = [
+        f"{name}trainer.devices={count}"
+        for count in devices.split(",")
+        for name in (f"schedule={s}," if "," in schedules else "" for s in schedules.split(","))
+    ]
+    directories = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert [path.name for path in directories] == [f"{n}-{job}" for n, job in enumerate(expected)]
+    for name, result in results_of(tmp_path).items():
+        count = int(name[-1])
+        assert result["status"] == "completed"
+        assert result["world_size"] == count
+        assert result["effective_batch_size"] == 64 * count
+        assert result["steps"] == result["total_steps"] == 2 * EPOCH // count
+    # Only the first rank writes, and there is one sweep.
+    for directory in directories:
+        assert {path.name for path in directory.glob("*.log")} == {"train.log"}
+    assert [path.parent for path in tmp_path.rglob("multirun.yaml")] == [tmp_path]
+    assert rows_of(tmp_path).keys() == {path.name for path in directories}
+
+
+def test_a_killed_rank_costs_one_job(tmp_path):
+    kill = "{_target_: saboteurs.Kill, seed: 1, step: 10, rank: 1}"
+    code, output = run(
+        *QUIET, "-m", "trainer=ddp_cpu", "trainer.devices=2", "seed=1,2", "trainer.max_epochs=2",
+        f"+callbacks.kill={kill}", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 1, output
+    results = results_of(tmp_path)
+    assert {name: r["status"] for name, r in results.items()} == {
+        "seed=1": "failed",
+        "seed=2": "completed",
+    }
+    # As the other rank sees it, or as Lightning ends it.
+    reason = results["seed=1"]["reason"]
+    assert "remote worker" in reason or reason == "killed by SIGKILL"
+    assert "1 failed" in (tmp_path / "results.md").read_text()
+    assert not processes_that_name(tmp_path)
+
+
+def losses_of(directory):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
+    return {event.step: event.value for event in events.Scalars("train/loss")}
+
+
+def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
+    # Without batch norm, whose statistics are each process's own.
+    common = (*QUIET, "-m", "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
+    common = (*common, "trainer.log_every_n_steps=1", "data.num_val=601")  # 1196: halves are even
+    weights = []
+    for devices, size in ((1, 64), (2, 32)):
+        root = tmp_path / str(devices)
+        options = (f"trainer.devices={devices}", f"data.batch_size={size}", "seed=0")
+        code, output = run(*common, *options, f"hydra.sweep.dir={root}")
+        assert code == 0, output
+        (directory,) = root.glob("0-*")
+        saved = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
+        weights.append(saved["state_dict"])
+        result = json.loads((directory / "result.json").read_text())
+        assert result["effective_batch_size"] == 64
+        assert result["steps"] == 2 * EPOCH
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_peak_is_scaled_to_the_effective_batch_size(tmp_path):
+    code, output = run(
+        *QUIET, "lr_scaling.rule=linear,sqrt", "-m", "trainer=ddp_cpu", "trainer.max_epochs=2",
+        "trainer.accumulate_grad_batches=2", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0, output
+    peaks = {name: r["max_lr"] for name, r in results_of(tmp_path).items()}
+    # 64 a device, two devices, two batches a step: 256, four times the 64 that 0.2 is for.
+    assert peaks == {"lr_scaling.rule=linear": 0.8, "lr_scaling.rule=sqrt": 0.4}
+    line = "linear scaling: peak 0.8 for an effective batch size of 256, from optimizer.lr=0.2 for 64"
+    assert output.count(line) == 1
+
+
+# ---- nothing is lost, nothing is run twice ---------------------------------------------------------
+
+
+def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
+    markers = tmp_path / "markers"
+    markers.mkdir()
+    kill = f"{{_target_: saboteurs.Kill, seed: 1, step: 30, once: {markers / 'kill'}}}"
+    fail = f"{{_target_: saboteurs.Raise, seed: 2, step: 5, once: {markers / 'raise'}}}"
+    root = tmp_path / "sweep"
+    sweep = (
+        *QUIET, "-m", "schedule=onecycle,step", "optimizer.lr=0.1,1e9", "seed=0,1,2",
+        "trainer.max_epochs=3", f"+callbacks.kill={kill}", f"+callbacks.fail={fail}",
+        f"hydra.sweep.dir={root}",
+    )  # fmt: skip
+    code, output = run(*sweep)
+    assert code == 1, output
+    first = results_of(root)
+    assert len(first) == 12
+    by_status = {name: r["status"] for name, r in first.items()}
+    failed = {n: first[n]["reason"] for n, status in by_status.items() if status == "failed"}
+    # The two that are meant, once each; 1e9 diverges before a step 30.
+    assert set(failed.values()) == {"killed by SIGKILL", "RuntimeError: the cable was pulled"}
+    assert sorted(by_status.values()).count("completed") == 4
+    assert sorted(by_status.values()).count("diverged") == 6
+    table = (root / "results.md").read_text()
+    assert "12 jobs" in table
+    assert "the cable was pulled" in table
+    events = {path: path.stat().st_size for path in root.glob("*/events*")}
+
+    code, output = run(*sweep)
+    assert code == 0, output
+    second = results_of(root)
+    assert second.keys() == first.keys()
+    for name, result in second.items():
+        if name in failed:
+            assert result["status"] == "completed"
+            assert result["steps"] == result["total_steps"] == 3 * EPOCH
+        else:
+            assert result == first[name]
+    assert output.count("not run again") == 10
+    assert output.count("going on from its checkpoint") == 1  # the other had not come to one
+    touched = {path for path, size in events.items() if path.exists() and size != path.stat().st_size}
+    assert not {path.parent.name.partition("-")[2] for path in touched} - set(failed)
+    rows = rows_of(root)
+    assert len(rows) == 12
+    assert {row["status"] for row in rows.values()} == {"completed", "diverged"}
+    # What goes on ends where an uninterrupted run does.
+    alone = tmp_path / "alone"
+    (killed,) = (name for name, reason in failed.items() if "SIGKILL" in reason)
+    options = killed.split(",")
+    code, output = run(*QUIET, *options, "trainer.max_epochs=3", f"hydra.run.dir={alone}")
+    assert code == 0, output
+    (directory,) = root.glob(f"*-{killed}")
+    ends = [
+        torch.load(d / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for d in (directory, alone)
+    ]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+SLOW = (*QUIET, "-m", "seed=0,1,2", "trainer.max_epochs=4", "+callbacks.slow={_target_: saboteurs.Slow}")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_leaves_a_table_and_goes_on(tmp_path, signum):
+    sweep = (*SLOW, f"hydra.sweep.dir={tmp_path}")
+    process = start(*sweep)
+    second = tmp_path / "1-seed=1"
+    wait_for((second / "checkpoints" / "last.ckpt").is_file, process)
+    process.send_signal(signum)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, output
+    assert "Traceback" not in output
+    statuses = {job: row["status"] for job, row in rows_of(tmp_path).items()}
+    assert statuses == {"0-seed=0": "completed", "1-seed=1": "interrupted"}
+    assert "interrupted" in output.rpartition("2 jobs")[2]  # the table is printed
+    taken = json.loads((second / "result.json").read_text())["steps"]
+    assert 0 < taken < 4 * EPOCH
+    code, output = run(*sweep)
+    assert code == 0, output
+    assert f"1-seed=1: going on from its checkpoint" in output
+    assert {r["status"] for r in results_of(tmp_path).values()} == {"completed"}
+    assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
+
+
+def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(tmp_path):
+    sweep = (*SLOW, f"hydra.sweep.dir={tmp_path}")
+    process = start(*sweep)
+    wait_for((tmp_path / "1-seed=1" / "checkpoints" / "last.ckpt").is_file, process)
+    process.kill()
+    process.communicate(timeout=60)
+    end = time.monotonic() + 30
+    while processes_that_name(tmp_path) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not processes_that_name(tmp_path)
+    code, output = run(*sweep)
+    assert code == 0, output
+    assert "0-seed=0: completed before, not run again" in output
+    assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
+
+
+def test_more_seeds_later(tmp_path):
+    short = (*QUIET, "-m", "schedule=onecycle,step", "trainer.max_epochs=1")
+    code, output = run(*short, "seed=0", f"hydra.sweep.dir={tmp_path}")
+    assert code == 0, output
+    before = results_of(tmp_path)
+    code, output = run(*short, "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    assert code == 0, output
+    assert output.count("not run again") == 2
+    assert sorted(path.name for path in tmp_path.glob("*-*")) == [
+        "0-schedule=onecycle,seed=0",
+        "1-schedule=onecycle,seed=1",
+        "2-schedule=step,seed=0",
+        "3-schedule=step,seed=1",
+    ]
+    after = results_of(tmp_path)
+    # Jobs are named by what differs, and one seed did not.
+    assert after["schedule=step,seed=0"]["fit_seconds"] == before["schedule=step"]["fit_seconds"]
+
+
+def test_other_options_in_the_same_directory_are_refused(tmp_path):
+    short = (*QUIET, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
+    code, output = run(*short, "trainer.max_epochs=1")
+    assert code == 0, output
+    code, output = run(*short, "trainer.max_epochs=2")
+    assert code == 1
+    assert "hydra.sweep.dir must be a new directory" in output
+    assert "0-seed=0 had trainer.max_epochs=1 and not trainer.max_epochs=2" in output
+    assert {r["steps"] for r in results_of(tmp_path).values()} == {EPOCH}
+
+
+def test_two_sweeps_in_one_directory(tmp_path):
+    first = start(*SLOW, f"hydra.sweep.dir={tmp_path}")
+    wait_for((tmp_path / "0-seed=0" / "result.json").is_file, first)
+    code, output = run(*SLOW, f"hydra.sweep.dir={tmp_path}")
+    assert code == 1
+    assert "another sweep is at work in it" in output
+    assert "Traceback" not in output
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+
+
+@pytest.mark.parametrize("key", ["run", "sweep"])
+def test_a_directory_that_cannot_be_written_to(tmp_path, key):
+    (tmp_path / "file").touch()
+    options = ("-m", "seed=0,1") if key == "sweep" else ()
+    code, output = run(*options, f"hydra.{key}.dir={tmp_path / 'file' / 'below'}")
+    assert code == 1
+    assert f"hydra.{key}.dir must be a directory that can be written to, got" in output
+    assert "Traceback" not in output
+
+
+def test_a_usage_error_in_one_job(tmp_path):
+    code, output = run(
+        *QUIET, "-m", "data.batch_size=64,5000", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"
+    )  # fmt: skip
+    assert code == 1
+    results = results_of(tmp_path)
+    assert results["data.batch_size=64"]["status"] == "completed"
+    assert results["data.batch_size=5000"]["status"] == "failed"
+    assert "data.batch_size must be <= 1197" in results["data.batch_size=5000"]["reason"]
+    assert "data.batch_size must be <= 1197" in (tmp_path / "results.md").read_text()
+
+
+# ---- launchers -------------------------------------------------------------------------------------
+
+
+def test_joblib(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    kill = "{_target_: saboteurs.Kill, seed: 1, step: 5}"
+    code, output = run(
+        *QUIET, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2,3",
+        "trainer.max_epochs=2", f"+callbacks.kill={kill}", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 1, output
+    statuses = {name: r["status"] for name, r in results_of(tmp_path).items()}
+    assert statuses == {f"seed={n}": "failed" if n == 1 else "completed" for n in range(4)}
+    assert len(rows_of(tmp_path)) == 4
+    (wrong,) = (row for row in rows_of(tmp_path).values() if row["status"] == "failed")
+    assert wrong["reason"] == "killed by SIGKILL"
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_submitit_on_this_machine(tmp_path, tasks):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    code, output = run(
+        *QUIET, "-m", "hydra/launcher=submitit_local", f"hydra.launcher.tasks_per_node={tasks}",
+        "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "trainer.max_epochs=2",
+        f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0, output
+    results = results_of(tmp_path)
+    assert {name: r["status"] for name, r in results.items()} == {
+        "seed=0": "completed",
+        "seed=1": "completed",
+    }
+    assert {(r["world_size"], r["steps"]) for r in results.values()} == {(2, EPOCH)}
+    assert len(rows_of(tmp_path)) == 2
+
+
+def test_tasks_that_are_not_the_devices_are_refused(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    code, output = run(
+        *QUIET, "-m", "hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2",
+        "trainer.devices=1", "seed=0", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 1
+    assert "hydra.launcher.tasks_per_node must be trainer.devices" in output
+
+
+def test_optuna(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    search = (
+        *QUIET, "experiment=tune_onecycle", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
+        "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}",
+    )  # fmt: skip
+    code, output = run(*search)
+    assert code == 0, output
+    assert len(results_of(tmp_path)) == 3
+    best = OmegaConf.load(tmp_path / "optimization_results.yaml")
+    values = [r["metrics"]["val/acc"] for r in results_of(tmp_path).values()]
+    assert math.isclose(best.best_value, max(values))
+    # Its sampler is seeded: the same search again has nothing to do.
+    code, output = run(*search)
+    assert code == 0, output
+    assert output.count("not run again") == 3
+
+
+# ---- small pieces ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [
+        ({"devices": 1, "strategy": "auto", "num_nodes": 1}, True),
+        ({"devices": "1", "strategy": "auto"}, True),
+        ({"devices": [3], "strategy": "auto"}, True),
+        ({"devices": 2, "strategy": "auto"}, False),
+        ({"devices": [0, 1], "strategy": "auto"}, False),
+        ({"devices": "auto", "strategy": "auto"}, False),
+        ({"devices": 1, "strategy": "ddp"}, False),
+        ({"devices": 1, "strategy": "auto", "num_nodes": 2}, False),
+    ],
+)
+def test_which_jobs_are_on_one_device(trainer, expected):
+    assert _is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
+
+
+def test_the_outcome_of_a_job(tmp_path):
+    job = Job(tmp_path / "0-a", tmp_path, ())
+
+    def left(**result):
+        job.directory.mkdir(exist_ok=True)
+        (job.directory / "result.json").write_text(json.dumps(result))
+        return job.outcome()
+
+    with pytest.raises(JobFailed, match="0-a: it has left no result.json"):
+        job.outcome()
+    assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
+    assert left(status="completed", reason=None, metrics={}) is None
+    assert math.isnan(left(status="diverged", reason="loss is nan", metrics={}))
+    with pytest.raises(JobFailed, match="0-a: killed by SIGKILL"):
+        left(status="failed", reason="killed by SIGKILL")
+    with pytest.raises(JobFailed, match="0-a: still testing, or killed"):
+        left(status="completed", reason="still testing, or killed", metrics={"val/acc": 0.5})
