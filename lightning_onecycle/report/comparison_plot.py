@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from lightning_onecycle.report.table import Group, Table
 
-# Beyond the palette: those of Paul Tol's "muted" that are furthest from it.
-_COLORS = (*PALETTE, "#882255", "#999933", "#332288", "#44AA99", "#DDCC77")
+# Beyond the palette: told apart from it and from each other in simulations of colour blindness.
+_COLORS = (*PALETTE, "#5E35B1", "#B15928", "#882255", "#222255", "#663333")
 _REST = "0.8"
-_DASHED = (0, (4, 1.5))
+_DASHES = (4, 1.5)
 _NAMED = 10  # groups, where there are more than colours
-_LONGEST_LABEL = 44  # characters
+_WIDTH, _LONGEST_LABEL = 125, 48  # characters
 _AFTER = 0.25  # the vertical axis shows what comes after this part of a run
 
 
@@ -52,7 +52,7 @@ def plot_comparison(table: Table) -> Figure | None:
     tags = [(tag, curves) for tag, curves in tags if any(curves.values())]
     if not tags:
         return None
-    figure = new_figure(8.0, 0.6 + 2.8 * len(tags))
+    figure = new_figure(8.0, 6.0)
     panels = figure.subplots(len(tags), sharex=True, squeeze=False)[:, 0]
     for ax, (tag, curves) in zip(panels, tags, strict=True):
         if percent(tag):
@@ -66,7 +66,8 @@ def plot_comparison(table: Table) -> Figure | None:
             _look_closer(ax, [curves[run.job] for run in table.runs if run.completed])
         _dress(ax)
     panels[-1].set_xlabel("optimizer step")
-    _legend(figure, table)
+    rows = _legend(figure, table)
+    figure.set_figheight(0.7 + 0.17 * rows + 2.7 * len(tags))
     return figure
 
 
@@ -86,11 +87,12 @@ def _draw(ax: Axes, group: Group, curves: Mapping[str, Points], color: str) -> N
         ax.plot(steps, mean, color=color, linewidth=width, marker=marker, markersize=3.5)
         if len(completed) > 1 and color != _REST:
             ax.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    top = {"color": color, "zorder": 1.5 if color == _REST else 3}
     for run in group.runs:
         if not run.completed and curves[run.job]:
-            steps, values = zip(*curves[run.job], strict=True)
-            ax.plot(steps, values, color=color, linewidth=0.7 * width, linestyle=_DASHED)
-            ax.plot(steps[-1], values[-1], "x", color=color, markersize=6, markeredgewidth=1.5)
+            points = curves[run.job]
+            ax.plot(*zip(*points, strict=True), linewidth=0.7 * width, dashes=_DASHES, **top)
+            ax.plot(*points[-1], "x", markersize=6, markeredgewidth=1.5, **top)
 
 
 def _over_runs(curves: Sequence[Points]) -> tuple[NDArray[Any], ...]:
@@ -100,7 +102,8 @@ def _over_runs(curves: Sequence[Points]) -> tuple[NDArray[Any], ...]:
     start = max(points[0][0] for points in curves)
     end = min(points[-1][0] for points in curves)
     steps = np.unique([step for points in curves for step, _ in points if start <= step <= end])
-    values = np.array([np.interp(steps, *zip(*points, strict=True)) for points in curves])
+    columns = [np.array(points, dtype=float).T for points in curves]
+    values = np.array([np.interp(steps, known, levels) for known, levels in columns])
     return steps, values.mean(0), values.min(0), values.max(0)
 
 
@@ -124,7 +127,8 @@ def _dress(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
-def _legend(figure: Figure, table: Table) -> None:
+def _legend(figure: Figure, table: Table) -> int:
+    """Name the colours above the panels; return in how many rows."""
     from matplotlib.lines import Line2D
 
     colored = _colored(table.groups)
@@ -134,19 +138,22 @@ def _legend(figure: Figure, table: Table) -> None:
     for (group, color), name in zip(named, names, strict=False):
         result = mean_and_std(group, table.metric) or failures(group.runs)
         label = f"{textwrap.shorten(name, _LONGEST_LABEL, placeholder=' ...')}: {result}"
-        style = "-" if group.completed else _DASHED
-        handles.append(Line2D([], [], color=color, linestyle=style, label=label))
+        handles.append(Line2D([], [], color=color, label=label))
+        if not group.completed:
+            handles[-1].set_dashes(_DASHES)
         longest = max(longest, len(label))
     if len(named) < len(colored):
         rest = f"{len(colored) - len(named)} more"
         handles.append(Line2D([], [], color=_REST, label=rest))
+    columns = max(min(len(handles), _WIDTH // (8 + longest)), 1)
     figure.legend(
         handles=handles,
         loc="outside upper left",
-        ncols=max(min(len(handles), 105 // (8 + longest)), 1),
+        ncols=columns,
         title=textwrap.shorten(", ".join(table.swept), 100, placeholder=" ..."),
         alignment="left",
         frameon=False,
         fontsize="small",
         handlelength=2.2,
     )
+    return -(-len(handles) // columns)

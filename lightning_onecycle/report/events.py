@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def curve(run: Run, tag: str) -> Points:
         tag: What was logged, such as ``"val/acc"``.
 
     Returns:
-        Steps and values, in the order of the steps. A file that ends in the middle of a record is
-        read up to there.
+        Steps and values, in the order of the steps. A damaged file is read up to where it
+        is damaged.
 
     Raises:
         ImportError: If TensorBoard is not installed.
@@ -32,7 +33,8 @@ def curve(run: Run, tag: str) -> Points:
     """
     points: dict[int, float] = {}
     for path in run.events:
-        points.update(_scalars(path).get(tag, ()))
+        with contextlib.suppress(OSError):
+            points.update(_scalars(path).get(tag, ()))
     return sorted((step, value) for step, value in points.items() if math.isfinite(value))
 
 

@@ -39,18 +39,18 @@ def markdown(table: Table) -> str:
     shown = [c for c in columns if not c.once or len({cell for cell in c.cells if cell}) > 1]
     parts = [_count(table.runs), _same(table, [c for c in columns if c not in shown])]
     parts.append(_grid(shown))
-    better = "lowest" if table.lowest else "highest"
-    parts.append(
-        f"Means over the completed runs ± sample standard deviation; {better} {table.metric} first."
-    )
+    parts.append(_order(table))
     if any(_repeated_seed(group) for group in table.groups):
         parts.append(
             "Runs in one row share a seed: their spread is not one over seeds, or a row has"
             " runs that differ by more than what was swept."
         )
-    unfinished = [run for run in table.runs if not run.completed]
-    if unfinished:
-        parts.append("Not completed:\n\n" + "\n".join(map(_unfinished, unfinished)))
+    for heading, runs in (
+        ("Not completed", [run for run in table.runs if not run.completed]),
+        ("Completed, but", [run for run in table.runs if run.completed and run.reason]),
+    ):
+        if runs:
+            parts.append(f"{heading}:\n\n" + "\n".join(map(_story, runs)))
     parts.append(f"This table again: `{command(table)}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,8 +84,10 @@ def options(table: Table) -> list[list[str]]:
 def mean_and_std(group: Group, metric: str) -> str:
     """Return mean ± sample standard deviation, as far as there are enough completed runs."""
     mean, std = group.mean(metric), group.std(metric)
-    show = _percent if percent(metric) else _small
-    return " ± ".join(show(value) for value in (mean, std) if value is not None)
+    if mean is None:
+        return ""
+    scale, digits = (100.0, ".2f") if percent(metric) else (1.0, ".4f" if mean > 1e-3 else ".2e")
+    return " ± ".join(f"{scale * value:{digits}}" for value in (mean, std) if value is not None)
 
 
 def failures(runs: Sequence[Run]) -> str:
@@ -99,9 +101,9 @@ def command(table: Table) -> str:
     directory = table.directory.resolve()
     if directory.is_relative_to(Path.cwd()):
         directory = directory.relative_to(Path.cwd())
-    options = [] if table.metric == "val/acc" else ["--metric", table.metric]
-    options += ["--lowest"] if table.lowest else []
-    return shlex.join(["python", "-m", "lightning_onecycle.report", str(directory), *options])
+    asked = [] if table.metric == "val/acc" else ["--metric", table.metric]
+    asked += ["--lowest"] if table.lowest else []
+    return shlex.join(["python", "-m", "lightning_onecycle.report", str(directory), *asked])
 
 
 def _columns(table: Table) -> list[Column]:
@@ -119,14 +121,6 @@ def _columns(table: Table) -> list[Column]:
     columns.append(Column("steps/s", [_speed(group) for group in groups]))
     columns.append(Column("not completed", [failures(group.runs) for group in groups]))
     return columns
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def _small(value: float) -> str:
-    return f"{value:.4f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.2e}"
 
 
 def _fact(group: Group, name: str) -> str:
@@ -160,16 +154,27 @@ def _same(table: Table, columns: Sequence[Column]) -> str:
     return f"The same in all: {', '.join(said)}." if said else ""
 
 
+def _order(table: Table) -> str:
+    """Say what the numbers are, and which comes first."""
+    known = dict.fromkeys(name for run in table.runs if run.completed for name in run.metrics)
+    if table.metric in known:
+        first = f"{'lowest' if table.lowest else 'highest'} {table.metric} first"
+        return f"Means over the completed runs ± sample standard deviation; {first}."
+    return f"No completed run has {table.metric}; there are {', '.join(known)}." if known else ""
+
+
 def _repeated_seed(group: Group) -> bool:
     seeds = [text(run.seed) for run in group.completed]
     return len(set(seeds)) < len(seeds)
 
 
-def _unfinished(run: Run) -> str:
+def _story(run: Run) -> str:
+    """Say in one line how a run ended, and why."""
     steps, total = run.facts.get("steps"), run.facts.get("total_steps")
-    where = f" after {steps:,} of {total:,} steps" if steps is not None and total else ""
-    reason = textwrap.shorten(run.reason or "", _LONGEST_REASON, placeholder=" ...")
-    return f"- `{run.job}`: {run.status}{where}" + (f": {reason}" if reason else "")
+    end = f"{run.status} after {steps} of {total} steps" if steps and total else run.status
+    reason = (run.reason or "").removeprefix(f"{run.status.capitalize()}: ")
+    reason = textwrap.shorten(reason, _LONGEST_REASON, placeholder=" ...")
+    return f"- `{run.job}`: {end}" + (f": {reason}" if reason else "")
 
 
 def _grid(columns: Sequence[Column]) -> str:

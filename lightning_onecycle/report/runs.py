@@ -153,8 +153,8 @@ def _read(path: Path, job: str, events: list[Path]) -> Run:
     facts, problem = _result(path / RESULT)
     metrics, status, reason = (facts.pop(name, None) for name in ("metrics", "status", "reason"))
     config = _mapping(_settings(path / CONFIG / "config.yaml"))
-    choices = _settings(path / CONFIG / f"{CONFIG[1:]}.yaml")
-    for name in (CONFIG[1:], "runtime", "choices"):
+    choices = _settings(path / CONFIG / "hydra.yaml")
+    for name in ("hydra", "runtime", "choices"):
         choices = _mapping(choices).get(name)
     if problem and _mapping(config.get("lr_find")).get("mode") == "only":
         facts, status, reason = _range_test(path / CURVE, config["lr_find"].get("method"))
@@ -199,7 +199,7 @@ def _result(path: Path) -> tuple[dict[str, Any], str | None]:
     return dict(result), None
 
 
-def _range_test(path: Path, method: Any) -> tuple[dict[str, Any], str, str]:
+def _range_test(path: Path, method: Any) -> tuple[dict[str, Any], str, str | None]:
     """Return facts, status and reason of a run that was a range test and nothing else."""
     try:
         found = _curve(path).suggest(method or "max_lr")
@@ -207,7 +207,8 @@ def _range_test(path: Path, method: Any) -> tuple[dict[str, Any], str, str]:
         return {}, "failed", f"no {path.name}"
     except (OSError, ValueError) as error:
         return {}, "failed", f"{path.name} cannot be read: {error}"
-    return {"max_lr": found.lr}, "completed", f"range test only: {found.reason}"
+    reason = None if found.lr is not None else f"no suggestion: {found.reason}"
+    return {"max_lr": found.lr}, "completed", reason
 
 
 def _settings(path: Path) -> Any:

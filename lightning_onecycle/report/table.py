@@ -74,7 +74,7 @@ class Table:
         swept: The keys whose values differ between the runs, the seed apart.
         groups: A group for each row of ``results.md``, best first.
         metric: What the groups are ordered by.
-        lowest: Whether a lower value of it is better.
+        lowest: Whether a lower value of it is better. Of a loss it always is.
     """
 
     directory: Path
@@ -117,15 +117,20 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
     Args:
         directory: A sweep's, a single run's, or one that holds some of these.
         metric: What the groups are ordered by.
-        lowest: Whether a lower value of it is better.
+        lowest: Whether a lower value of it is better. Of a loss it always is.
 
     Returns:
         The table.
 
     Raises:
         FileNotFoundError: If there is no such directory, or no run in it.
+        ValueError: If no run has the metric.
     """
     runs = read_runs(directory)
+    known = dict.fromkeys(name for run in runs for name in run.metrics)
+    if known and metric not in (*known, "val/acc"):
+        raise ValueError(f"metric must be one of {', '.join(map(repr, known))}, got {metric!r}")
+    lowest = lowest or "loss" in metric
     swept = tuple(_swept(runs))
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
@@ -167,7 +172,7 @@ def write_results(
     Args:
         directory: A sweep's, a single run's, or one that holds some of these.
         metric: What the groups are ordered by, and what is drawn.
-        lowest: Whether a lower value of it is better.
+        lowest: Whether a lower value of it is better. Of a loss it always is.
         plot: Whether to draw the picture, which takes seconds; the rest takes milliseconds.
 
     Returns:
@@ -175,6 +180,7 @@ def write_results(
 
     Raises:
         FileNotFoundError: If there is no such directory, or no run in it.
+        ValueError: If no run has the metric.
     """
     directory = Path(directory)
     read_runs(directory)  # no lock is left where there is nothing to write
