@@ -1,0 +1,33 @@
+"""``python -m lightning_onecycle.report DIR``: a sweep's table again, from what is on disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_onecycle.report.table import collect, write_results
+
+_PROGRAM = "python -m lightning_onecycle.report"
+_FILES = ("results.csv", "results.md", "results.png")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table of a directory's runs, and write ``results.csv``, ``.md`` and ``.png``."""
+    parser = argparse.ArgumentParser(_PROGRAM, description=main.__doc__)
+    parser.add_argument("directory", help="a sweep's, a single run's, or one that holds some")
+    parser.add_argument("--metric", default="val/acc", help="what to order by and to draw")
+    parser.add_argument("--lowest", action="store_true", help="lower is better, as for a loss")
+    options = vars(parser.parse_args(arguments))
+    try:
+        print(collect(**options).to_markdown())
+        write_results(**options)
+    except (OSError, ValueError) as error:
+        sys.exit(f"{_PROGRAM}: {error}")
+    root = Path(options["directory"])
+    print("results:", *filter(Path.is_file, map(root.joinpath, _FILES)))
+
+
+if __name__ == "__main__":
+    main()
