@@ -262,6 +262,7 @@ def draw(name: str, runs: list[Run], schedule: Schedule, peak: float, title: str
         rate.set_ylim(0, peak * 1.05)
         rate.tick_params(axis="y", colors="0.5", length=3)
         rate.spines[["top", "left"]].set_visible(False)
+        rate.spines["right"].set_color("0.7")
         ax.set_zorder(rate.get_zorder() + 1)
         ax.patch.set_visible(False)
         legend(ax)
