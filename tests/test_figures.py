@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from experiments.build import build
-from experiments.figures import criteria, headline, losses, runs, weight_decay
+from experiments.figures import criteria, headline, losses, notes, runs, weight_decay
 from experiments.figures.headline import Curve
 from experiments.figures.losses import Run
 from experiments.rows import add, markdown, read
@@ -408,3 +408,45 @@ def test_range_tests_of_fig7(tmp_path, monkeypatch):
     assert weight_decay.table(rows).count("\n") == 6
     weight_decay.draw(rows)
     assert (tmp_path / "fig7_weight_decay.png").stat().st_size > 10_000
+
+
+# ---- notes --------------------------------------------------------------------------------------
+
+
+def final(job, seed, val, test, epoch=1):
+    row = {"job": f"{job} seed={seed}", "seed": seed, "epoch": epoch}
+    return row | {"val/acc": val, "test/acc": test}
+
+
+def test_momentum_is_compared_at_the_peak_that_validates_best():
+    rows = [
+        final("momentum=[0.9,0.9] optimizer.lr=0.2", 0, 0.90, 0.80),
+        final("momentum=[0.9,0.9] optimizer.lr=0.2", 1, 0.92, 0.82),
+        final("momentum=[0.9,0.9] optimizer.lr=0.4", 0, 0.95, 0.70),
+        final("momentum=[0.9,0.9] optimizer.lr=0.4", 1, 0.89, 0.72),
+    ]
+    (line,) = notes.momentum_table(rows)
+    assert (line["best peak"], line["n"]) == ("0.4", "2")
+    assert line["test accuracy (%)"] == "71.00 ± 1.41"
+
+
+def test_batch_norm_and_lenet_tables():
+    anew = "callbacks.batch_norm={_target_:x,num_batches:20}"
+    rows = [
+        final(f"trainer.max_steps=62 {option}", seed, 0.5, accuracy + seed / 100)
+        for option, accuracy in (("callbacks.batch_norm=null", 0.3), (anew, 0.6))
+        for seed in (0, 1)
+    ]
+    assert notes.batch_norm_table(rows) == [
+        {
+            "optimizer steps": "62",
+            "n": 2,
+            "running averages (%)": "30.50 ± 0.71",
+            "estimated anew (%)": "60.50 ± 0.71",
+        }
+    ]
+    runs_ = [
+        final("a=b", seed, 0.5, 0.5 + epoch / 10, epoch) for seed in (0, 1) for epoch in (1, 2)
+    ]
+    (line,) = notes.lenet_table({"1cycle": runs_, "step": []})
+    assert line == {"regime": "1cycle", "epochs": 2, "n": 2, "test accuracy (%)": "70.00 ± 0.00"}

@@ -48,10 +48,10 @@ def plot_fig5(onecycle: Points, standard: Points, reached: float | None) -> Figu
         ax.annotate(
             f"{last / reached:.1f} times fewer steps",
             (reached, level),
-            xytext=(-5, 0),
+            xytext=(-10, 6),
             textcoords="offset points",
             ha="right",
-            va="center",
+            va="bottom",
             color=GREY,
         )
     ax.set_xlabel("optimizer steps of the whole training")
