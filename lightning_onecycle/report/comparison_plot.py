@@ -87,7 +87,7 @@ def _draw(ax: Axes, group: Group, curves: Mapping[str, Points], color: str) -> N
         ax.plot(steps, mean, color=color, linewidth=width, marker=marker, markersize=3.5)
         if len(completed) > 1 and color != _REST:
             ax.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    top = {"color": color, "zorder": 1.5 if color == _REST else 3}
+    top: dict[str, Any] = {"color": color, "zorder": 1.5 if color == _REST else 3}
     for run in group.runs:
         if not run.completed and curves[run.job]:
             points = curves[run.job]
@@ -137,7 +137,8 @@ def _legend(figure: Figure, table: Table) -> int:
     handles, longest = [], 0
     for (group, color), name in zip(named, names, strict=False):
         result = mean_and_std(group, table.metric) or failures(group.runs)
-        label = f"{textwrap.shorten(name, _LONGEST_LABEL, placeholder=' ...')}: {result}"
+        name = textwrap.shorten(name, _LONGEST_LABEL, placeholder=" ...")
+        label = ": ".join(filter(None, (name, result)))
         handles.append(Line2D([], [], color=color, label=label))
         if not group.completed:
             handles[-1].set_dashes(_DASHES)

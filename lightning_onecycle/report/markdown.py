@@ -36,7 +36,7 @@ class Column(NamedTuple):
 def markdown(table: Table) -> str:
     """Return a table of means over the seeds, best first, and what did not complete."""
     columns = [column for column in _columns(table) if any(column.cells)]
-    shown = [c for c in columns if not c.once or len({cell for cell in c.cells if cell}) > 1]
+    shown = [column for column in columns if not column.once or _differs(column, table.groups)]
     parts = [_count(table.runs), _same(table, [c for c in columns if c not in shown])]
     parts.append(_grid(shown))
     parts.append(_order(table))
@@ -121,6 +121,12 @@ def _columns(table: Table) -> list[Column]:
     columns.append(Column("steps/s", [_speed(group) for group in groups]))
     columns.append(Column("not completed", [failures(group.runs) for group in groups]))
     return columns
+
+
+def _differs(column: Column, groups: Sequence[Group]) -> bool:
+    """Return whether the cells differ; nothing is no difference where nothing is completed."""
+    cells = zip(column.cells, groups, strict=True)
+    return len({cell for cell, group in cells if cell or group.completed}) > 1
 
 
 def _fact(group: Group, name: str) -> str:

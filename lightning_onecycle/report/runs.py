@@ -81,7 +81,7 @@ class Run:
                 node = node[part]
             else:
                 return self.overrides.get(key, self.facts.get(key))
-        return node
+        return self.overrides.get(key, node) if isinstance(node, dict) else node
 
 
 def read_runs(directory: str | Path) -> tuple[Run, ...]:

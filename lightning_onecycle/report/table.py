@@ -147,6 +147,7 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
 
 def _swept(runs: Sequence[Run]) -> Iterator[str]:
     """Yield the keys and config groups whose values differ, the seed apart."""
+    runs = [run for run in runs if run.config or run.choices] or runs
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     keys |= dict.fromkeys(key for run in runs for key in run.choices)
     if not keys:  # no command line: what the runs were told about themselves
