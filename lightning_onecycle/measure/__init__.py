@@ -1,5 +1,22 @@
 """Measurements of a run, each a pure function and below it a callback."""
 
-from lightning_onecycle.measure.generalization import GeneralizationGap
+from lightning_onecycle.measure.generalization import GeneralizationGap, generalization_gap
+from lightning_onecycle.measure.noise_scale import (
+    GradientNoiseScale,
+    NoiseScale,
+    noise_factor,
+    simple_noise_scale,
+)
+from lightning_onecycle.measure.sharpness import Sharpness, box_sharpness, top_eigenvalue
 
-__all__ = ["GeneralizationGap"]
+__all__ = [
+    "GeneralizationGap",
+    "GradientNoiseScale",
+    "NoiseScale",
+    "Sharpness",
+    "box_sharpness",
+    "generalization_gap",
+    "noise_factor",
+    "simple_noise_scale",
+    "top_eigenvalue",
+]

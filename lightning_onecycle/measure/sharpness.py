@@ -1,0 +1,319 @@
+"""How sharp a minimum is: what the loss rises to in a small box, and its largest curvature."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lightning_onecycle._checks import number, whole
+from lightning_onecycle.isolation import _random_state
+from lightning_onecycle.measure._measurement import (
+    Measurement,
+    flat_gradient,
+    silent_copy,
+    training_loss,
+)
+
+_SEED = 0
+_PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed")
+
+
+def box_sharpness(
+    loss_and_gradient: Callable[[Tensor], tuple[float, Tensor]],
+    center: Tensor,
+    epsilon: float = 1e-3,
+    *,
+    basis: Tensor | None = None,
+    iterations: int = 10,
+) -> float:
+    r"""Return by how many per cent the loss rises, at most, in a small box around ``center``.
+
+    .. math::
+        \phi = 100\,\frac{\max_{y \in C_\epsilon} f(x + Ay) - f(x)}{1 + f(x)}, \quad
+        C_\epsilon = \{y : |y_i| \le \epsilon (|(A^+ x)_i| + 1)\}
+
+    (Keskar et al., arXiv:1609.04836, metric 2.1). The paper goes uphill by ten iterations of
+    L-BFGS-B; here it is as many of ``torch.optim.Rprop``, held in the box, and the highest point on
+    the way counts. Both find a local maximum. The way begins a thousandth of the box's width off
+    the centre, where a minimum has no slope.
+
+    Args:
+        loss_and_gradient: From weights, shape (n,), to the loss and its gradient, shape (n,).
+        center: :math:`x`, shape (n,).
+        epsilon: Of the box, > 0. The paper has 1e-3 and 5e-4.
+        basis: :math:`A`, shape (n, p). None: the whole space.
+        iterations: Steps uphill, at least 1.
+
+    Returns:
+        :math:`\phi`, in per cent.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> def half_square(x):  # of a box from -1.5 to 3.5 on both axes, the highest is a corner
+        ...     return 0.5 * float(x @ x), x
+        >>> box_sharpness(half_square, torch.ones(2, dtype=torch.double), epsilon=1.25)
+        562.5
+    """
+    epsilon = number("epsilon", epsilon, "> 0", lambda v: v > 0)
+    iterations = whole("iterations", iterations, 1)
+    coordinates = center
+    if basis is not None:
+        coordinates = torch.linalg.solve(basis.T @ basis, basis.T @ center)
+    radius = epsilon * (coordinates.abs() + 1)
+    # In units of the box: it is from -1 to 1, and a first step of 2 reaches a corner.
+    generator = torch.Generator().manual_seed(_SEED)
+    start = torch.rand(len(radius), generator=generator, dtype=radius.dtype) * 2 - 1
+    y = (start * 1e-3).to(radius.device).requires_grad_()
+    optimizer = torch.optim.Rprop([y], lr=2.0, step_sizes=(1e-6, 2.0), maximize=True)
+    at_center, _ = loss_and_gradient(center)
+    highest = at_center
+    for step in range(iterations + 1):
+        move = y.detach() * radius
+        loss, gradient = loss_and_gradient(center + (move if basis is None else basis @ move))
+        highest = max(highest, loss)
+        if step < iterations:
+            y.grad = (gradient if basis is None else basis.T @ gradient) * radius
+            optimizer.step()
+            with torch.no_grad():
+                y.clamp_(-1, 1)
+    return 100 * (highest - at_center) / (1 + at_center)
+
+
+def top_eigenvalue(
+    product: Callable[[Tensor], Tensor],
+    start: Tensor,
+    *,
+    iterations: int = 20,
+    tolerance: float = 1e-3,
+) -> float:
+    r"""Return the largest eigenvalue of a symmetric matrix that is known by its products.
+
+    Lanczos' method, with every new vector made orthogonal to all before it: after :math:`k`
+    products the largest eigenvalue of the matrix in the space of
+    :math:`v, Hv, \dots, H^{k-1} v`. It rises with :math:`k`, and is exact when :math:`k` is the
+    number of distinct eigenvalues.
+
+    Args:
+        product: From a vector, shape (n,), to the matrix times it, shape (n,).
+        start: :math:`v`, shape (n,); a random vector.
+        iterations: Products at most, at least 1. As many vectors are held in memory.
+        tolerance: It ends when the value has risen by less than this part of itself.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.double)
+        >>> f"{top_eigenvalue(matrix.mv, torch.tensor([1.0, 0.0], dtype=torch.double)):.6f}"
+        '3.000000'
+    """
+    iterations = whole("iterations", iterations, 1)
+    tolerance = number("tolerance", tolerance, ">= 0", lambda v: v >= 0)
+    vectors = [start / start.norm()]
+    diagonal: list[float] = []
+    beside: list[float] = []
+    value = -math.inf
+    while True:
+        following = product(vectors[-1])
+        diagonal.append(following.dot(vectors[-1]).item())
+        if not math.isfinite(diagonal[-1]):
+            return math.nan
+        tridiagonal = torch.diag(torch.tensor(diagonal, dtype=torch.double))
+        tridiagonal += torch.diag(torch.tensor(beside, dtype=torch.double), -1)
+        previous, value = value, torch.linalg.eigvalsh(tridiagonal)[-1].item()
+        if len(diagonal) >= min(iterations, len(start)) or value - previous < tolerance * abs(
+            value
+        ):
+            return value
+        for _ in range(2):  # once is not enough in floating point
+            for vector in vectors:
+                following = following - following.dot(vector) * vector
+        rest = following.norm().item()
+        if rest <= 1e-6 * abs(value):  # the space is invariant
+            return value
+        beside.append(rest)
+        vectors.append(following / rest)
+
+
+class Sharpness(Measurement):
+    r"""Log how sharp the training loss is around the present weights.
+
+    - ``measure/sharpness``: Keskar's, in per cent (`box_sharpness`), in the whole space
+    - ``measure/sharpness_subspace``: the same in a random subspace, if asked for
+    - ``measure/hessian_eigenvalue``: the largest eigenvalue of the Hessian (`top_eigenvalue`)
+
+    It is the loss that ``training_step`` returns on a copy of the module, in evaluation mode
+    (without dropout, with the running statistics of batch normalization), in the precision of the
+    weights, over the last batches of the training and over all devices. It is measured at the end
+    of the training too, on its last batches. The run itself is the same with it and without it.
+
+    A measurement takes ``iterations + 2`` times a forward and backward pass for the box, and for
+    the eigenvalue up to 20 backward passes through the gradient, each about twice that. Neither is
+    invariant to a change of parameters that leaves the network's function alone (Dinh et al.,
+    arXiv:1703.04933).
+
+    Args:
+        every_n_steps: Optimizer steps from one measurement to the next, at least 1.
+        epsilon: Of the box, > 0.
+        subspace: Dimensions of a random subspace; the paper has 100. It needs memory for so many
+            copies of the weights. None: no such measurement.
+        eigenvalue: Whether to measure the eigenvalue: the loss has to be differentiable twice.
+        iterations: Steps uphill in the box, at least 1.
+        num_batches: Batches of a device to measure on, at least 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        MisconfigurationException: At fit start, under manual optimization, where a device has only
+            a part of the weights, or where these are kept in half precision.
+
+    Example:
+        >>> trainer = Trainer(callbacks=Sharpness(every_n_steps=1000), logger=False)
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 500,
+        epsilon: float = 1e-3,
+        subspace: int | None = None,
+        eigenvalue: bool = True,
+        iterations: int = 10,
+        num_batches: int = 1,
+    ) -> None:
+        super().__init__(every_n_steps)
+        self.epsilon = number("epsilon", epsilon, "> 0", lambda v: v > 0)
+        self.subspace = None if subspace is None else whole("subspace", subspace, 1)
+        self.eigenvalue = eigenvalue
+        self.iterations = whole("iterations", iterations, 1)
+        self.num_batches = whole("num_batches", num_batches, 1)
+        self._batches: deque[tuple[Any, int]] = deque(maxlen=self.num_batches)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be measured."""
+        super().on_fit_start(trainer, pl_module)
+        if trainer.precision not in _PRECISIONS:
+            raise MisconfigurationException(
+                "Sharpness needs weights in full precision, which a box of a thousandth can be"
+                f" laid around: precision must be one of {', '.join(_PRECISIONS)}, got"
+                f" {trainer.precision}."
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the batch, and measure if it is time."""
+        self._batches.append((copy.deepcopy(batch), batch_idx))
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure at the minimum that was found."""
+        if self._batches and self._measured_at != trainer.global_step:
+            self._take(trainer, pl_module, *self._batches[-1])
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the batches."""
+        self._batches.clear()
+
+    def measure(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> dict[str, float]:
+        """Measure on the last batches; nothing where ``training_step`` skips one."""
+        found: dict[str, float] = {}
+        mixed = trainer.precision.endswith("mixed")
+        context = nullcontext() if mixed else trainer.precision_plugin.forward_context()
+        with (
+            silent_copy(trainer, pl_module) as copied,
+            torch.enable_grad(),
+            context,
+            sdpa_kernel(SDPBackend.MATH),  # fused attention has no second derivative
+            suppress(_NoLoss),
+        ):
+            loss = _Loss(trainer, copied.eval(), list(self._batches))
+            center = loss.weights()
+            if self.eigenvalue:
+                start = _random(len(center), like=center)
+                found["measure/hessian_eigenvalue"] = top_eigenvalue(loss.hessian(), start)
+            find = partial(
+                box_sharpness, loss, center, epsilon=self.epsilon, iterations=self.iterations
+            )
+            found["measure/sharpness"] = find()
+            if self.subspace is not None:
+                basis = _random(len(center), self.subspace, like=center)
+                found["measure/sharpness_subspace"] = find(basis=basis)
+        return found
+
+
+def _random(*shape: int, like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(_SEED)
+    return torch.randn(*shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+class _NoLoss(Exception):
+    pass
+
+
+class _Loss:
+    """The mean loss over batches and devices, as a function of all weights that are trained."""
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, batches: list[tuple[Any, int]]
+    ) -> None:
+        self._module, self._batches = module, batches
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        self._mean = partial(trainer.strategy.reduce, reduce_op="mean")
+        # The same random numbers each time, or it were no function.
+        self._rewind = _random_state(trainer.strategy.root_device)
+
+    def weights(self) -> Tensor:
+        """Return the present weights, shape (n,)."""
+        return torch.cat([parameter.detach().flatten() for parameter in self._parameters])
+
+    def __call__(self, weights: Tensor) -> tuple[float, Tensor]:
+        """Move to ``weights``, and return the loss there and its gradient."""
+        sizes = [parameter.numel() for parameter in self._parameters]
+        with torch.no_grad():
+            for parameter, values in zip(self._parameters, weights.split(sizes), strict=True):
+                parameter.copy_(values.view_as(parameter))
+        loss = self._loss()
+        both = self._mean(torch.cat([loss.detach().reshape(1), flat_gradient(self._module, loss)]))
+        return both[0].item(), both[1:]
+
+    def hessian(self) -> Callable[[Tensor], Tensor]:
+        """Return the product of the Hessian at the present weights with a vector."""
+        slopes = torch.autograd.grad(
+            self._loss(), self._parameters, create_graph=True, materialize_grads=True
+        )
+        slope = torch.cat([part.flatten() for part in slopes])
+
+        def product(vector: Tensor) -> Tensor:
+            along = slope.dot(vector)
+            if not along.requires_grad:  # a linear loss
+                return torch.zeros_like(vector)
+            # Not autograd.grad, which passes in silence by what cannot be differentiated twice.
+            return self._mean(flat_gradient(self._module, along, retain_graph=True))
+
+        return product
+
+    def _loss(self) -> Tensor:
+        self._rewind()
+        losses = [
+            # A training_step may change its batch in place.
+            training_loss(self._module, copy.deepcopy(batch), batch_idx)
+            for batch, batch_idx in self._batches
+        ]
+        kept = [loss for loss in losses if loss is not None]
+        if len(kept) < len(losses):
+            raise _NoLoss
+        return torch.stack(kept).mean()
