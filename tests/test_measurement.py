@@ -1,5 +1,6 @@
 """What holds for every measurement: the run is the same with it, wherever it runs."""
 
+import inspect
 import json
 import os
 import random
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -150,6 +153,16 @@ def test_each_works_with_no_argument(make):
     callback = type(make())()
     run([callback])
     assert callback.latest
+
+
+def test_the_configuration_adds_both_to_the_default_callbacks():
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        default = set(compose("config").callbacks)
+        added = compose("config", ["callbacks=measure"]).callbacks
+    assert set(added) == default | {"noise_scale", "sharpness"}
+    for name, kind in {"noise_scale": GradientNoiseScale, "sharpness": Sharpness}.items():
+        assert isinstance(instantiate(added[name]), kind)
+        assert set(added[name]) == {"_target_", *inspect.signature(kind).parameters}
 
 
 # ---- resuming -----------------------------------------------------------------------------------
