@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -371,6 +372,17 @@ def test_a_damaged_configuration_is_a_row(tmp_path: Path, name: str, content: st
     assert table.swept[0] == "schedule"
     assert column(tmp_path, "schedule") == ["step", "cosine"]
     assert column(tmp_path, "val/acc") == ["0.5", "0.6"]
+
+
+def test_a_run_without_its_configuration_makes_no_column(tmp_path: Path) -> None:
+    for number, schedule in enumerate(["step", "cosine"]):
+        overrides = {"schedule": schedule, "optimizer.lr": 0.3}
+        write_run(tmp_path / f"{number}", overrides, completed(0.5))
+    shutil.rmtree(tmp_path / "1" / ".hydra")
+    assert collect(tmp_path).swept == ()
+    write_run(tmp_path / "2", {"schedule": "constant", "optimizer.lr": 0.3}, completed(0.5))
+    assert collect(tmp_path).swept == ("schedule",)
+    assert column(tmp_path, "schedule") == ["step", "cosine", "constant"]
 
 
 def test_a_range_test_is_complete_with_its_curve(tmp_path: Path) -> None:
