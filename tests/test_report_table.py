@@ -19,7 +19,6 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_onecycle.plots import PALETTE
-from lightning_onecycle.range_test import LRCurve
 from lightning_onecycle.report import collect, write_results
 from lightning_onecycle.report.__main__ import main
 from lightning_onecycle.report.comparison_plot import plot_comparison
@@ -32,7 +31,6 @@ CONFIG = {
     "optimizer": {"lr": 0.2, "weight_decay": 0.0005},
     "model": {"hidden": [256, 128]},
     "callbacks": {"gap": {"_target_": "lightning_onecycle.GeneralizationGap"}},
-    "lr_find": {"mode": "off", "method": "max_lr"},
 }
 CHOICES = {
     "schedule": "onecycle",
@@ -292,6 +290,11 @@ def test_runs_without_a_configuration_differ_by_their_facts(tmp_path: Path) -> N
     table = collect(tmp_path)
     assert table.swept == ("schedule",)
     assert [len(group.runs) for group in table.groups] == [2, 1]
+    for name in "abc":  # or by their command line, where they have written it
+        path = tmp_path / name / "result.json"
+        given = {"overrides": [f"seed={name}", f"width={name > 'a'}"]}
+        path.write_text(json.dumps(json.loads(path.read_text()) | given))
+    assert collect(tmp_path).swept == ("width",)
 
 
 def test_facts_that_differ_are_columns(tmp_path: Path) -> None:
@@ -385,29 +388,28 @@ def test_a_run_without_its_configuration_makes_no_column(tmp_path: Path) -> None
     assert column(tmp_path, "schedule") == ["step", "cosine", "constant"]
 
 
-def test_a_range_test_is_complete_with_its_curve(tmp_path: Path) -> None:
-    lrs = [10 ** (k / 2 - 5) for k in range(11)]
-    losses = [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0]
-    for number, name in enumerate(["good", "flat", "half", "none"]):
-        overrides = {"lr_find.mode": "only", "optimizer.weight_decay": 0.1 * number}
-        path = write_run(tmp_path / f"{number}", overrides) / "lr_find.json"
-        if name == "good":
-            LRCurve(lrs, losses).save(path)  # type: ignore[arg-type]
-        elif name == "flat":
-            LRCurve(lrs, [1.0] * 11).save(path)  # type: ignore[arg-type]
-        elif name == "half":
-            path.write_text('{"lrs": [')
-    write_run(tmp_path / "4", {"lr_find.mode": "then_fit", "optimizer.weight_decay": 0.4})
-    table = collect(tmp_path)
-    assert column(tmp_path, "status") == ["completed"] * 2 + ["failed"] * 3
-    peak = float(column(tmp_path, "max_lr")[0])
-    assert peak == pytest.approx(LRCurve(lrs, losses).suggestion())  # type: ignore[arg-type]
-    reasons = column(tmp_path, "reason")
-    assert reasons[1].startswith("no suggestion: ")
-    assert reasons[2].startswith("lr_find.json cannot be read: ")
-    assert reasons[3:] == ["no lr_find.json", "no result.json"]
-    assert f"| {peak:.4g} " in table.to_markdown()
-    assert "Completed, but:\n\n- `1`: completed: no suggestion" in table.to_markdown()
+def test_range_tests(tmp_path: Path) -> None:
+    for number, peak in enumerate([0.25, None, 0.5]):
+        result = {"status": "completed", "metrics": {"lr_find/max_lr": peak}, "overrides": ["a=1"]}
+        run = write_run(tmp_path / f"{number}", {"optimizer.weight_decay": 0.1 * number}, "")
+        (run / "result.json").write_text(json.dumps(result))
+    text = collect(tmp_path).to_markdown()
+    assert [line.split() for line in text.splitlines() if line.startswith("| 0")] == [
+        ["|", "0", "|", "1", "|", "0.2500", "|"],
+        ["|", "0.1", "|", "1", "|", "|"],
+        ["|", "0.2", "|", "1", "|", "0.5000", "|"],
+    ]
+    assert "standard deviation.\n" in text
+    assert list(rows(collect(tmp_path).to_csv())[0]) == [
+        *("job", "optimizer.weight_decay", "seed", "lr_find/max_lr", "status", "reason")
+    ]
+
+
+def test_a_test_that_failed_is_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "0-a", {}, completed(0.5, reason="RuntimeError: no"))
+    text = collect(tmp_path).to_markdown()
+    assert text.startswith("1 job: 1 completed.\n")
+    assert "Completed, but:\n\n- `0-a`: completed after 100 of 100 steps: RuntimeError: no" in text
 
 
 def test_any_directory_with_runs_below(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_onecycle.report.table import Group, Table
 
 _LONGEST_REASON = 240  # characters
+_METRICS = ("val/acc", "test/acc", "val/loss", "lr_find/max_lr")
 _FACTS = {
     "max_lr": "peak LR",
     "effective_batch_size": "effective batch size",
@@ -110,7 +111,7 @@ def _columns(table: Table) -> list[Column]:
     groups = table.groups
     columns = [Column(key, cells) for key, cells in zip(table.swept, options(table), strict=True)]
     columns.append(Column("n", [str(len(group.completed)) for group in groups]))
-    for metric in dict.fromkeys((table.metric, "val/acc", "test/acc", "val/loss")):
+    for metric in dict.fromkeys((table.metric, *_METRICS)):
         heading = f"{metric} %" if percent(metric) else metric
         columns.append(Column(heading, [mean_and_std(group, metric) for group in groups]))
     columns += [
@@ -163,10 +164,13 @@ def _same(table: Table, columns: Sequence[Column]) -> str:
 def _order(table: Table) -> str:
     """Say what the numbers are, and which comes first."""
     known = dict.fromkeys(name for run in table.runs if run.completed for name in run.metrics)
-    if table.metric in known:
-        first = f"{'lowest' if table.lowest else 'highest'} {table.metric} first"
-        return f"Means over the completed runs ± sample standard deviation; {first}."
-    return f"No completed run has {table.metric}; there are {', '.join(known)}." if known else ""
+    if not known:
+        return ""
+    if not any(metric in known for metric in (table.metric, *_METRICS)):
+        return f"No completed run has {table.metric}; there are {', '.join(known)}."
+    better = "lowest" if table.lowest else "highest"
+    first = f"; {better} {table.metric} first" if table.metric in known else ""
+    return f"Means over the completed runs ± sample standard deviation{first}."
 
 
 def _repeated_seed(group: Group) -> bool:

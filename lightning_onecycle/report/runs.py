@@ -14,10 +14,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightning_onecycle.range_test.curve import LRCurve
-
 T = TypeVar("T")
-RESULT, CURVE, CONFIG = "result.json", "lr_find.json", ".hydra"
+RESULT, CONFIG = "result.json", ".hydra"
 _CACHED = 16_384  # files; a long sweep is looked at after each job
 _STARTING = re.compile(r"resume$|hydra[./]")
 # libyaml is ten times as fast; wheels of PyYAML have it.
@@ -152,21 +150,19 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
 def _read(path: Path, job: str, events: list[Path]) -> Run:
     facts, problem = _result(path / RESULT)
     metrics, status, reason = (facts.pop(name, None) for name in ("metrics", "status", "reason"))
-    config = _mapping(_settings(path / CONFIG / "config.yaml"))
+    given = _settings(path / CONFIG / "overrides.yaml") or facts.get("overrides")
+    facts.pop("overrides", None)
     choices = _settings(path / CONFIG / "hydra.yaml")
     for name in ("hydra", "runtime", "choices"):
         choices = _mapping(choices).get(name)
-    if problem and _mapping(config.get("lr_find")).get("mode") == "only":
-        facts, status, reason = _range_test(path / CURVE, config["lr_find"].get("method"))
-        problem = None
     if problem or not isinstance(status, str):
         status, reason = "failed", problem or f"{RESULT} has no status"
     return Run(
         *(job, status, None if reason is None else str(reason), facts),
         metrics={name: _finite(value) for name, value in _mapping(metrics).items()},
-        overrides=_overrides(_settings(path / CONFIG / "overrides.yaml")),
+        overrides=_overrides(given),
         choices=_about_the_run(_mapping(choices)),
-        config=config,
+        config=_mapping(_settings(path / CONFIG / "config.yaml")),
         events=tuple(events),
     )
 
@@ -179,11 +175,6 @@ def _json(path: Path) -> Any:
 @once_per_file
 def _yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a safe loader
-
-
-@once_per_file
-def _curve(path: Path) -> LRCurve:
-    return LRCurve.load(path)
 
 
 def _result(path: Path) -> tuple[dict[str, Any], str | None]:
@@ -199,18 +190,6 @@ def _result(path: Path) -> tuple[dict[str, Any], str | None]:
     return dict(result), None
 
 
-def _range_test(path: Path, method: Any) -> tuple[dict[str, Any], str, str | None]:
-    """Return facts, status and reason of a run that was a range test and nothing else."""
-    try:
-        found = _curve(path).suggest(method or "max_lr")
-    except FileNotFoundError:
-        return {}, "failed", f"no {path.name}"
-    except (OSError, ValueError) as error:
-        return {}, "failed", f"{path.name} cannot be read: {error}"
-    reason = None if found.lr is not None else f"no suggestion: {found.reason}"
-    return {"max_lr": found.lr}, "completed", reason
-
-
 def _settings(path: Path) -> Any:
     """Return what a YAML file holds, or None: a run can do without its configuration."""
     try:
@@ -221,7 +200,8 @@ def _settings(path: Path) -> Any:
 
 def _overrides(items: Any) -> dict[str, str]:
     """Return the command line's ``key=value`` by key; a deletion, ``~key``, has no value."""
-    pairs = (item.partition("=") for item in items or () if isinstance(item, str))
+    listed = items if isinstance(items, list) else []
+    pairs = (item.partition("=") for item in listed if isinstance(item, str))
     return _about_the_run({key.lstrip("+~"): value for key, _, value in pairs})
 
 
