@@ -314,6 +314,25 @@ def test_facts_that_differ_are_columns(tmp_path: Path) -> None:
     assert [cell.strip() for cell in two[3:6]] == ["128", "2", "7 to 8"]
 
 
+@pytest.mark.parametrize(
+    ("metric", "values", "cell"),
+    [
+        ("val/acc", [0.25, 0.5], "37.50 ± 17.68"),
+        ("val_accuracy", [0.25], "25.00"),
+        ("loss", [2.0, 4.0], "3.0000 ± 1.4142"),
+        ("gap/loss", [-0.5, -0.5], "-0.5000 ± 0.0000"),
+        ("loss", [0.0005, 0.0007], "6.00e-04 ± 1.41e-04"),
+        ("loss", [0], "0.0000"),
+    ],
+)
+def test_how_numbers_are_written(
+    tmp_path: Path, metric: str, values: list[float], cell: str
+) -> None:
+    for seed, value in enumerate(values):
+        write_run(tmp_path / f"{seed}", {"seed": seed}, {"metrics": {metric: value}})
+    assert f"| {cell} " in collect(tmp_path, metric=metric).to_markdown()
+
+
 def test_a_seed_that_counts_twice_is_said(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, {"seed": 4}, completed(0.5))
@@ -350,6 +369,9 @@ def test_a_pipe_in_a_value_does_not_break_the_table(tmp_path: Path) -> None:
             "",
         ),
         ('{"status": "completed", "metrics": null, "steps": "many"}', "completed", ""),
+        ('{"status": "completed", "steps": [1], "world_size": {"a": 1}}', "completed", ""),
+        (f'{{"status": "completed", "metrics": {{"val/acc": 1{"0" * 400}}}}}', "completed", ""),
+        (r'{"status": "failed", "reason": "a \ud800"}', "failed", "a "),
         ('{"status": "killed", "reason": 9, "metrics": {"val/acc": true}}', "killed", "9"),
     ],
 )
@@ -362,7 +384,8 @@ def test_a_damaged_result_is_a_row(tmp_path: Path, result: str, status: str, rea
     assert (damaged["status"], damaged["data"], damaged["val/acc"]) == (status, "cifar10", "")
     assert damaged["reason"].startswith(reason)
     assert bool(damaged["reason"]) == bool(reason)
-    assert table.to_markdown() == (tmp_path / "results.md").read_text()
+    written = (tmp_path / "results.md").read_text()
+    assert table.to_markdown().encode(errors="replace") == written.encode()
 
 
 @pytest.mark.parametrize("content", ["", "a: [", "- 1", "\0", "{a: b}"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--metric", default="val/acc", help="what to order by and to draw")
     parser.add_argument("--lowest", action="store_true", help="lower is better, as for a loss")
     options = vars(parser.parse_args(arguments))
+    if isinstance(sys.stdout, io.TextIOWrapper):  # "±" is not in every terminal's alphabet
+        sys.stdout.reconfigure(errors="replace")
     try:
         print(collect(**options).to_markdown())
         write_results(**options)

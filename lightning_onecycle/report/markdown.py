@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import textwrap
 from collections import Counter
@@ -58,7 +59,7 @@ def markdown(table: Table) -> str:
 
 def percent(metric: str) -> bool:
     """Return whether a metric is an accuracy in [0, 1], which is shown in percent."""
-    return metric.rpartition("/")[2].startswith("acc")
+    return re.search(r"(^|[/_])acc", metric) is not None
 
 
 def labels(values: Sequence[Any]) -> list[str]:
@@ -87,7 +88,9 @@ def mean_and_std(group: Group, metric: str) -> str:
     mean, std = group.mean(metric), group.std(metric)
     if mean is None:
         return ""
-    scale, digits = (100.0, ".2f") if percent(metric) else (1.0, ".4f" if mean > 1e-3 else ".2e")
+    scale, digits = 1.0, ".2e" if 0 < abs(mean) < 1e-3 else ".4f"
+    if percent(metric):
+        scale, digits = 100.0, ".2f"
     return " ± ".join(f"{scale * value:{digits}}" for value in (mean, std) if value is not None)
 
 
@@ -132,8 +135,8 @@ def _differs(column: Column, groups: Sequence[Group]) -> bool:
 
 def _fact(group: Group, name: str) -> str:
     runs = group.completed if name in _DONE else group.runs
-    values = {run.facts.get(name) for run in runs} - {None}
-    numbers = sorted(v for v in values if isinstance(v, (int, float)))
+    values = (run.facts.get(name) for run in runs)
+    numbers = sorted({value for value in values if isinstance(value, (int, float))})
     ends = numbers if len(numbers) < 2 else (numbers[0], numbers[-1])
     return " to ".join(f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in ends)
 
@@ -153,7 +156,7 @@ def _count(runs: Sequence[Run]) -> str:
 
 def _same(table: Table, columns: Sequence[Column]) -> str:
     """Say what all runs have in common: what was chosen, and what is no column for that reason."""
-    first = table.runs[0]
+    first = next((run for run in table.runs if run.configured), table.runs[0])
     keys = [key for key in (*first.choices, *first.overrides) if key not in (*table.swept, "seed")]
     chosen = {key: text(first.option(key)) for key in keys}
     said = [f"{key}={v}" for key, v in chosen.items() if v not in ("", "default", "off")]

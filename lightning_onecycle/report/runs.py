@@ -59,6 +59,11 @@ class Run:
         return self.status == "completed"
 
     @property
+    def configured(self) -> bool:
+        """Whether its configuration is known."""
+        return bool(self.config or self.choices)
+
+    @property
     def seed(self) -> Any:
         """The seed, or None if it is not known."""
         seed = self.facts.get("seed")
@@ -73,7 +78,7 @@ class Run:
             return self.choices[key]
         node: Any = self.config
         for part in key.split("."):
-            if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
                 node = node[int(part)]
             elif isinstance(node, dict) and part in node:
                 node = node[part]
@@ -144,7 +149,7 @@ def _name(path: Path, directory: Path) -> str:
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
 
 
 def _read(path: Path, job: str, events: list[Path]) -> Run:
@@ -194,7 +199,7 @@ def _settings(path: Path) -> Any:
     """Return what a YAML file holds, or None: a run can do without its configuration."""
     try:
         return _yaml(path)
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 
 
@@ -206,7 +211,7 @@ def _overrides(items: Any) -> dict[str, str]:
 
 
 def _about_the_run(keys: dict[str, Any]) -> dict[str, Any]:
-    """Leave out how and whether again it was started."""
+    """Leave out what says how it was started, or that it goes on from another."""
     return {key: value for key, value in keys.items() if not _STARTING.match(key)}
 
 
@@ -215,9 +220,12 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
         return float(value) if math.isfinite(value) else None
-    return None
+    except OverflowError:
+        return None
 
 
 def text(value: Any) -> str:

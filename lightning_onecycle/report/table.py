@@ -125,6 +125,13 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
     Raises:
         FileNotFoundError: If there is no such directory, or no run in it.
         ValueError: If no run has the metric.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     _ = Path(directory, "result.json").write_text('{"status": "completed"}')
+        ...     print(collect(directory).to_markdown().splitlines()[0])
+        1 job: 1 completed.
     """
     runs = read_runs(directory)
     known = dict.fromkeys(name for run in runs for name in run.metrics)
@@ -147,7 +154,7 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
 
 def _swept(runs: Sequence[Run]) -> Iterator[str]:
     """Yield the keys and config groups whose values differ, the seed apart."""
-    runs = [run for run in runs if run.config or run.choices] or runs
+    runs = [run for run in runs if run.configured] or runs
     keys = dict.fromkeys(key for run in runs for key in run.overrides)
     keys |= dict.fromkeys(key for run in runs for key in run.choices)
     if not keys:  # no command line: what the runs were told about themselves
@@ -182,13 +189,21 @@ def write_results(
     Raises:
         FileNotFoundError: If there is no such directory, or no run in it.
         ValueError: If no run has the metric.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     _ = Path(directory, "result.json").write_text('{"status": "completed"}')
+        ...     _ = write_results(directory)
+        ...     sorted(path.name for path in Path(directory).glob("results.*"))
+        ['results.csv', 'results.md']
     """
     directory = Path(directory)
     read_runs(directory)  # no lock is left where there is nothing to write
     with FileLock(directory / _LOCK):
         table = collect(directory, metric=metric, lowest=lowest)
-        _replace(directory / "results.csv", table.to_csv().encode())
-        _replace(directory / "results.md", table.to_markdown().encode())
+        _replace(directory / "results.csv", table.to_csv().encode(errors="replace"))
+        _replace(directory / "results.md", table.to_markdown().encode(errors="replace"))
         if plot:
             try:
                 picture = _picture(table)
