@@ -10,6 +10,7 @@ import logging
 import shlex
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,15 @@ IGNORED = (
 )
 
 
+def share(cfg: DictConfig) -> None:
+    """Read the data of a sweep's job, and import what each job needs, once for all jobs."""
+    build(cfg, "data").read()
+    import_module("matplotlib.backends.backend_agg")
+    import_module("torch.utils.tensorboard")
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-@sweep.job
+@sweep.job(share=share)
 def main(cfg: DictConfig) -> float | None:
     """Run what the configuration says; return the validation accuracy."""
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
@@ -183,16 +191,22 @@ def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path)
 
 @rank_zero_only
 def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict[str, Any]) -> None:
-    """Log what people compare, with the final metrics, for TensorBoard's hparams tab."""
-    choices = HydraConfig.get().runtime.choices
-    parameters = {group: choices[group] for group in ("schedule", "optimizer", "model", "data")} | {
-        "lr": cfg.optimizer.lr,
-        "weight_decay": cfg.optimizer.weight_decay,
-        "seed": cfg.seed,
-        "epochs": cfg.trainer.max_epochs,
-        "effective_batch_size": result.get("effective_batch_size"),
-    }
-    parameters |= {f"schedule/{k}": v for k, v in cfg.schedule.items() if k != "_target_"}
+    """Log what people compare, with the final metrics, for TensorBoard's hparams tab.
+
+    It shows five columns, so in a sweep it gets what was swept alone.
+    """
+    parameters: dict[str, Any] = dict(sweep.swept())
+    if not parameters:
+        choices = HydraConfig.get().runtime.choices
+        groups = ("schedule", "optimizer", "model", "data")
+        parameters = {group: choices[group] for group in groups} | {
+            "lr": cfg.optimizer.lr,
+            "weight_decay": cfg.optimizer.weight_decay,
+            "seed": cfg.seed,
+            "epochs": cfg.trainer.max_epochs,
+        }
+        parameters |= {f"schedule/{k}": v for k, v in cfg.schedule.items() if k != "_target_"}
+    parameters["effective_batch_size"] = result.get("effective_batch_size")
     final = result.get("metrics", {})
     metrics = {f"hp/{name}": final.get(name) for name in ("val/acc", "val/loss", "test/acc")}
     logger.log_hyperparams(parameters, {k: v for k, v in metrics.items() if v is not None})

@@ -225,6 +225,18 @@ def test_a_wide_flat_minimum_has_an_end_and_no_middle() -> None:
     assert high < -0.5
 
 
+def test_a_spike_that_is_recovered_from_is_no_edge() -> None:
+    def loss(x: float) -> float:
+        fall = 2.0 - min(max(x + 4.0, 0.0) / 3.0, 1.0)  # from 2 at 1e-4 to 1 at 1e-1
+        spike = 1.2 * math.exp(-(((x + 0.6) / 0.15) ** 2))  # to 2.2 at 1e-0.6
+        return fall + spike + 0.2 * (x > -0.6) + 8.0 * max(x - 0.2, 0.0)  # away from 1e0.2 on
+
+    suggestion = curve_of(loss, n=281).suggest()
+    # Half of the fall is first lost at 1e-0.75; a quarter of that would be 1e-1.35.
+    assert log10_of(suggestion.lr) == pytest.approx(-1.05, abs=0.1)
+    assert suggestion.reason == "where the smoothed loss is lowest"
+
+
 def test_a_range_that_ends_too_early_still_suggests_and_says_so() -> None:
     suggestion = curve_of(typical, 0.03, low=-6.0, high=-1.5).suggest()
     assert suggestion.lr == pytest.approx(10**-1.5 / 4.0)

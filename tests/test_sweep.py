@@ -123,17 +123,10 @@ def test_a_killed_rank_costs_one_job(tmp_path):
     assert not processes_that_name(tmp_path)
 
 
-def losses_of(directory):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
-    return {event.step: event.value for event in events.Scalars("train/loss")}
-
-
 def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
     # Without batch norm, whose statistics are each process's own.
     common = (*QUIET, "-m", "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
-    common = (*common, "trainer.log_every_n_steps=1", "data.num_val=601")  # 1196: halves are even
+    common = (*common, "trainer.log_every_n_steps=1", "data.num_val=301")  # 1196: halves are even
     weights = []
     for devices, size in ((1, 64), (2, 32)):
         root = tmp_path / str(devices)
@@ -142,7 +135,7 @@ def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
         assert code == 0, output
         (directory,) = root.glob("0-*")
         saved = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
-        weights.append(saved["state_dict"])
+        weights.append({k: v for k, v in saved["state_dict"].items() if k.startswith("net.")})
         result = json.loads((directory / "result.json").read_text())
         assert result["effective_batch_size"] == 64
         assert result["steps"] == 2 * EPOCH
@@ -159,11 +152,13 @@ def test_the_peak_is_scaled_to_the_effective_batch_size(tmp_path):
     peaks = {name: r["max_lr"] for name, r in results_of(tmp_path).items()}
     # 64 a device, two devices, two batches a step: 256, four times the 64 that 0.2 is for.
     assert peaks == {"lr_scaling.rule=linear": 0.8, "lr_scaling.rule=sqrt": 0.4}
-    line = "linear scaling: peak 0.8 for an effective batch size of 256, from optimizer.lr=0.2 for 64"
+    line = (
+        "linear scaling: peak 0.8 for an effective batch size of 256, from optimizer.lr=0.2 for 64"
+    )
     assert output.count(line) == 1
 
 
-# ---- nothing is lost, nothing is run twice ---------------------------------------------------------
+# ---- nothing is lost, nothing is run twice ------------------------------------------------------
 
 
 def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
@@ -204,7 +199,9 @@ def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
             assert result == first[name]
     assert output.count("not run again") == 10
     assert output.count("going on from its checkpoint") == 1  # the other had not come to one
-    touched = {path for path, size in events.items() if path.exists() and size != path.stat().st_size}
+    touched = {
+        path for path, size in events.items() if path.exists() and size != path.stat().st_size
+    }
     assert not {path.parent.name.partition("-")[2] for path in touched} - set(failed)
     rows = rows_of(root)
     assert len(rows) == 12
@@ -223,7 +220,13 @@ def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-SLOW = (*QUIET, "-m", "seed=0,1,2", "trainer.max_epochs=4", "+callbacks.slow={_target_: saboteurs.Slow}")
+SLOW = (
+    *QUIET,
+    "-m",
+    "seed=0,1,2",
+    "trainer.max_epochs=4",
+    "+callbacks.slow={_target_: saboteurs.Slow}",
+)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
@@ -243,7 +246,7 @@ def test_an_interrupted_sweep_leaves_a_table_and_goes_on(tmp_path, signum):
     assert 0 < taken < 4 * EPOCH
     code, output = run(*sweep)
     assert code == 0, output
-    assert f"1-seed=1: going on from its checkpoint" in output
+    assert "1-seed=1: going on from its checkpoint" in output
     assert {r["status"] for r in results_of(tmp_path).values()} == {"completed"}
     assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
 
@@ -316,9 +319,8 @@ def test_a_directory_that_cannot_be_written_to(tmp_path, key):
 
 
 def test_a_usage_error_in_one_job(tmp_path):
-    code, output = run(
-        *QUIET, "-m", "data.batch_size=64,5000", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}"
-    )  # fmt: skip
+    short = (*QUIET, "-m", "trainer.max_epochs=1")
+    code, _ = run(*short, "data.batch_size=64,5000", f"hydra.sweep.dir={tmp_path}")
     assert code == 1
     results = results_of(tmp_path)
     assert results["data.batch_size=64"]["status"] == "completed"
@@ -327,7 +329,7 @@ def test_a_usage_error_in_one_job(tmp_path):
     assert "data.batch_size must be <= 1197" in (tmp_path / "results.md").read_text()
 
 
-# ---- launchers -------------------------------------------------------------------------------------
+# ---- launchers ---------------------------------------------------------------------------------
 
 
 def test_joblib(tmp_path):
@@ -419,7 +421,7 @@ def test_the_outcome_of_a_job(tmp_path):
         (job.directory / "result.json").write_text(json.dumps(result))
         return job.outcome()
 
-    with pytest.raises(JobFailed, match="0-a: it has left no result.json"):
+    with pytest.raises(JobFailed, match="0-a: it has left no"):
         job.outcome()
     assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
     assert left(status="completed", reason=None, metrics={}) is None

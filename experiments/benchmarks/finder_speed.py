@@ -1,11 +1,12 @@
-"""Seconds that an LR range test of 100 points takes: ours, those of others, and the bare steps.
+"""Seconds that an LR range test of 100 points takes: ours, those of others, the steps alone.
 
     PYTHON -m experiments.benchmarks.finder_speed
 
 Finders that this Python does not have are marked as missing. All train the same net on the same
-batches, up to a learning rate at which none of them stops early. They take turns, after one round
-that is not counted, and the medians are printed: from the call to the suggestion, on the clock and
-of the processor, which a busy machine disturbs less.
+batches, up to a learning rate at which none of them stops early. Beside them stand as many steps
+of the training itself, in ``trainer.fit`` and in a loop that logs nothing. They take turns, after
+one round that is not counted, and the medians are printed: from the call to the suggestion, on the
+clock and of the processor, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lightning_onecycle import Tuner, one_cycle
 
 LOWEST, HIGHEST = 1e-6, 0.1
 BARE = "bare steps"
+DEFAULT_TASKS = ["fashion-resnet-sgd", "fashion-resnet-sgd-256"]
 
 
 def bare(run: Run) -> None:
@@ -49,6 +51,15 @@ def bare(run: Run) -> None:
                 break
 
 
+def training(run: Run) -> None:
+    """Take the steps in the trainer, as the training does."""
+    module, data, trainer = run
+    trainer.fit_loop.epoch_loop.max_steps = POINTS
+    trainer.fit_loop.max_epochs = -1
+    trainer.limit_val_batches = 0
+    trainer.fit(module, datamodule=data)
+
+
 def ours(run: Run) -> None:
     """Run the range test of this project and read off its suggestion."""
     module, data, trainer = run
@@ -65,6 +76,7 @@ def ours(run: Run) -> None:
 
 FINDERS: dict[str, Callable[[Run], Any]] = {
     BARE: bare,
+    "trainer.fit": training,
     "ours": ours,
     "lightning": partial(PEERS["lightning"], min_lr=LOWEST, max_lr=HIGHEST),
     "torch-lr-finder": partial(PEERS["torch-lr-finder"], start_lr=LOWEST, end_lr=HIGHEST),
@@ -128,16 +140,19 @@ def rows_of(times: dict[str, tuple[float, float] | None]) -> list[dict[str, Any]
 
 
 def main() -> None:
-    """Measure, and print the table; it is written to ``results/finder_speed.md`` too."""
+    """Measure, and print the tables; they are written to ``results/finder_speed.md`` too."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", default="fashion-resnet-sgd", choices=[t.name for t in TASKS])
+    names = [task.name for task in TASKS]
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", default=DEFAULT_TASKS, choices=names)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     quiet()
-    text = markdown(rows_of(measure(arguments.task, arguments.rounds)))
-    text = f"{POINTS} points of {arguments.task}, median of {arguments.rounds}:\n\n{text}\n"
-    print(text)
-    (RESULTS / "finder_speed.md").write_text(text)
+    parts = []
+    for name in arguments.tasks:
+        table = markdown(rows_of(measure(name, arguments.rounds)))
+        parts.append(f"{POINTS} points of {name}, median of {arguments.rounds}:\n\n{table}\n")
+        print(parts[-1])
+    (RESULTS / "finder_speed.md").write_text("\n".join(parts))
 
 
 if __name__ == "__main__":

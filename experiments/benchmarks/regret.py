@@ -93,8 +93,8 @@ class Task:
     train_size: int | None = None
 
 
-# Seven of the tuned tasks were kept apart at first. A rule that was chosen on the other seven sent
-# one run of them over the edge, so the choice was made again on all, and new ones were kept apart.
+# Sets of seven were kept apart while they were new, and count as tuned since their results changed
+# the rule; the last seven were trained when the rule stood as it is.
 TASKS = (
     Task("digits-mlp_bn-sgd", True, "digits", "mlp_bn", "sgd", 1e-4, 64, 30),
     Task("digits-mlp-adamw", True, "digits", "mlp", "adamw", 0.1, 64, 30),
@@ -110,13 +110,27 @@ TASKS = (
     Task("digits-mlp-sgd-32", True, "digits", "mlp", "sgd", 0.0, 32, 20),
     Task("fashion-mlp-adamw-256", True, "fashion", "mlp", "adamw", 0.1, 256, 15, 5000),
     Task("digits-mlp_bn-sgd-256", True, "digits", "mlp_bn", "sgd", 1e-3, 256, 60),
-    Task("digits-mlp_bn-adamw-32", False, "digits", "mlp_bn", "adamw", 0.01, 32, 20),
-    Task("fashion-mlp-sgd-32", False, "fashion", "mlp", "sgd", 1e-4, 32, 5, 2000),
-    Task("fashion-mlp_bn-sgd-64", False, "fashion", "mlp_bn", "sgd", 5e-3, 64, 8, 2000),
-    Task("fashion-lenet-sgd-32", False, "fashion", "lenet", "sgd", 1e-3, 32, 3, 2000),
-    Task("fashion-mlp-adamw-64", False, "fashion", "mlp", "adamw", 0.01, 64, 6, 3000),
-    Task("fashion-resnet-sgd-64", False, "fashion", "resnet", "sgd", 5e-4, 64, 5, 2000),
-    Task("fashion-resnet-adamw-32", False, "fashion", "resnet", "adamw", 0.01, 32, 3, 2000),
+    Task("digits-mlp_bn-adamw-32", True, "digits", "mlp_bn", "adamw", 0.01, 32, 20),
+    Task("fashion-mlp-sgd-32", True, "fashion", "mlp", "sgd", 1e-4, 32, 5, 2000),
+    Task("fashion-mlp_bn-sgd-64", True, "fashion", "mlp_bn", "sgd", 5e-3, 64, 8, 2000),
+    Task("fashion-lenet-sgd-32", True, "fashion", "lenet", "sgd", 1e-3, 32, 3, 2000),
+    Task("fashion-mlp-adamw-64", True, "fashion", "mlp", "adamw", 0.01, 64, 6, 3000),
+    Task("fashion-resnet-sgd-64", True, "fashion", "resnet", "sgd", 5e-4, 64, 5, 2000),
+    Task("fashion-resnet-adamw-32", True, "fashion", "resnet", "adamw", 0.01, 32, 3, 2000),
+    Task("digits-mlp-sgd-128", True, "digits", "mlp", "sgd", 5e-4, 128, 30),
+    Task("digits-mlp_bn-adamw", True, "digits", "mlp_bn", "adamw", 0.05, 64, 15),
+    Task("fashion-mlp-sgd-256", True, "fashion", "mlp", "sgd", 1e-3, 256, 15, 4000),
+    Task("fashion-mlp_bn-adamw-64", True, "fashion", "mlp_bn", "adamw", 0.05, 64, 6, 3000),
+    Task("fashion-lenet-adamw-128", True, "fashion", "lenet", "adamw", 0.1, 128, 8, 4000),
+    Task("fashion-lenet-sgd-128", True, "fashion", "lenet", "sgd", 1e-4, 128, 6, 3000),
+    Task("fashion-resnet-sgd-256", True, "fashion", "resnet", "sgd", 5e-4, 256, 10, 4000),
+    Task("digits-mlp-adamw-128", False, "digits", "mlp", "adamw", 0.01, 128, 40),
+    Task("digits-mlp_bn-sgd-32", False, "digits", "mlp_bn", "sgd", 5e-4, 32, 15),
+    Task("fashion-mlp-sgd-64", False, "fashion", "mlp", "sgd", 5e-4, 64, 6, 3000),
+    Task("fashion-mlp_bn-sgd-128", False, "fashion", "mlp_bn", "sgd", 1e-4, 128, 10, 4000),
+    Task("fashion-mlp_bn-adamw-256", False, "fashion", "mlp_bn", "adamw", 0.1, 256, 12, 5000),
+    Task("fashion-lenet-adamw-64", False, "fashion", "lenet", "adamw", 0.05, 64, 5, 3000),
+    Task("fashion-resnet-sgd-128", False, "fashion", "resnet", "sgd", 1e-4, 128, 8, 3000),
 )
 
 NETS = {
@@ -261,7 +275,7 @@ def at_minimum(lrs: list[float], losses: list[float], divisor: float) -> float:
 
 
 def at_rise(lrs: list[float], losses: list[float], part: float, divisor: float) -> float:
-    """Where ``part`` of the fall is lost again, or the range ends, divided by ``divisor``."""
+    """Where ``part`` of the fall is first lost again, or the range ends, divided by ``divisor``."""
     low = losses.index(min(losses))
     level = losses[low] + part * (max(losses[: low + 1]) - losses[low])
     beyond = (lr for lr, loss in zip(lrs[low:], losses[low:], strict=True) if loss >= level)
@@ -277,13 +291,9 @@ def trough(lrs: list[float], losses: list[float], part: float, divisor: float) -
 
 
 def edge(lrs: list[float], losses: list[float]) -> float:
-    """A quarter of where half of the fall is lost again, but not more than at the minimum.
+    """A quarter of where half of the fall is first lost again, at most where the minimum is.
 
-    The flat bottom of a curve moves with its noise, and the steep rise behind it does not. Half of
-    the largest rate that converges gains most on a quadratic. The other half is a margin, chosen on
-    the tuned tasks: the loss tells late, for at a momentum of 0.85 a step acts for about 7 more, in
-    which the rate doubles or trebles. Where nothing drives the loss up, as with batch norm, the
-    minimum is the limit.
+    The rule of `lightning_onecycle` as it was before it had to be lost for good.
     """
     return min(at_rise(lrs, losses, 0.5, 4.0), at_minimum(lrs, losses, 1.0))
 

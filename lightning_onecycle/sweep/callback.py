@@ -24,8 +24,8 @@ _PROBE_BYTES = 1_000_000
 class Sweep(Callback):
     """See that results can be written, name jobs by what is swept, and print the table at the end.
 
-    The table is printed however the sweep ends. (Hydra's own ``on_multirun_end`` is not called when a
-    job has failed.) List it in the configuration::
+    The table is printed however the sweep ends. (Hydra's own ``on_multirun_end`` is not called when
+    a job has failed.) List it in the configuration::
 
         hydra:
           callbacks:
@@ -41,11 +41,12 @@ class Sweep(Callback):
         """Refuse it for a sweep, or if another sweep is at work in it."""
         root = Path(config.hydra.sweep.dir)
         _check_writable("hydra.sweep.dir", root)
-        self._lock = FileLock(root / LOCK)
+        lock = FileLock(root / LOCK)
         try:
-            self._lock.acquire(timeout=0)
+            lock.acquire(timeout=0)
         except Timeout:
             sys.exit(f"hydra.sweep.dir must be free, got {root}: another sweep is at work in it")
+        atexit.register(lock.release)  # not in this callback, which launchers pickle
         (root / LOCK).touch()
         _name_by_what_is_swept(config)
         atexit.register(_print_table, root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -16,11 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import read_result, record_failure, write_results
-from lightning_onecycle.sweep.processes import can_fork, run_as_a_command, run_in_a_fork
+from lightning_onecycle.sweep.processes import (
+    can_fork,
+    fit_to_be_forked,
+    run_as_a_command,
+    run_in_a_fork,
+)
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
 log = logging.getLogger(__name__)
@@ -39,33 +46,53 @@ class JobFailed(RuntimeError):
     """A job of a sweep has not come to its end. The others go on."""
 
 
-def job(task: Task) -> Task:
+def job(*, share: Task | None = None) -> Callable[[Task], Task]:
     """Make the function that ``hydra.main`` runs one that can be a job of a sweep.
 
     A job that trains on one device runs in a fork of the sweep's process. Any other runs as the
     single run that it stands for: Lightning starts further ranks by repeating the command line, and
-    that of a sweep would be the whole sweep again. Where a launcher of clusters has started a process
-    for each job, or for each rank, it runs in there.
+    that of a sweep would be the whole sweep again. Where a launcher of clusters has started a
+    process for each job, or for each rank, it runs in there.
 
-    What is read off a job's directory is ``result.json``, as `lightning_onecycle.RunRecord` writes it,
-    and ``checkpoints/last.ckpt``. To go on from the latter, the configuration needs a key ``resume``: it is
-    set to the directory.
+    What is read off a job's directory is ``result.json``, as `lightning_onecycle.RunRecord` writes
+    it, and ``checkpoints/last.ckpt``. To go on from the latter, the configuration needs a key
+    ``resume``: it is set to the directory.
 
     Args:
-        task: Takes the composed configuration.
+        share: Called with the configuration of each job before the fork, to fill caches that all
+            forks then have: data that are read once, modules that are imported once. What goes
+            wrong in it is left for the job to find.
 
     Returns:
-        A function that returns, in a sweep, the metric ``val/acc`` of ``result.json`` for a sweeper
-        that searches, NaN for a job that has diverged, and raises `JobFailed` for one that has failed.
+        A decorator. What it returns gives, in a sweep, the metric ``val/acc`` of ``result.json`` to
+        a sweeper that searches, NaN for a job that has diverged, and raises `JobFailed` for one
+        that has failed.
     """
 
-    @functools.wraps(task)
-    def run(cfg: DictConfig) -> Any:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
-            return task(cfg)
-        return Job.now().run(task, cfg)
+    def decorate(task: Task) -> Task:
+        @functools.wraps(task)
+        def run(cfg: DictConfig) -> Any:
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                return task(cfg)
+            return Job.now().run(task, cfg, share)
 
-    return run
+        return run
+
+    return decorate
+
+
+def swept() -> dict[str, Any]:
+    """Return what sets this job apart from the others of its sweep; nothing in a single run.
+
+    The second job of ``-m schedule=onecycle,step trainer.max_epochs=5`` has
+    ``{"schedule": "step"}``.
+    """
+    hydra = HydraConfig.get()
+    same = [*hydra.job.config.override_dirname.exclude_keys, "resume"]
+    if hydra.mode != RunMode.MULTIRUN and same == ["resume"]:
+        return {}
+    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    return {o.key_or_group: o.value() for o in overrides if o.key_or_group not in same}
 
 
 @dataclass(frozen=True)
@@ -111,8 +138,13 @@ class Job:
         """Whether it has left a checkpoint."""
         return (self.directory / _CHECKPOINT).is_file()
 
-    def run(self, task: Task, cfg: DictConfig) -> float | None:
+    def run(self, task: Task, cfg: DictConfig, share: Task | None = None) -> float | None:
         """Run it, unless it is over; return its metric.
+
+        Args:
+            task: What `job` has decorated.
+            cfg: The job's configuration.
+            share: See there.
 
         Raises:
             JobFailed: If it has not come to its end.
@@ -131,7 +163,7 @@ class Job:
         try:
             if rank is None:
                 self._clear()
-                self._run_in_a_process(task, cfg)
+                self._run_in_a_process(task, cfg, share)
             else:
                 take_rank()
                 self._run_here(task, cfg)
@@ -162,11 +194,15 @@ class Job:
             goes_on: Whether the run goes on from the job's checkpoint.
         """
         hydra = HydraConfig.get()
-        config = [f"--config-name={hydra.job.config_name}"]
         flags = {"main": "--config-path", "command-line": "--config-dir"}
-        for source in hydra.runtime.config_sources:
-            if source.schema == "file" and source.provider in flags:
-                config.append(f"{flags[source.provider]}={source.path}")
+        config = [
+            f"--config-name={hydra.job.config_name}",
+            *(
+                f"{flags[source.provider]}={source.path}"
+                for source in hydra.runtime.config_sources
+                if source.schema == "file" and source.provider in flags
+            ),
+        ]
         own = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_SWEEPS)]
         directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
         given = [f"resume={directory}"] if goes_on else list(self.overrides)
@@ -206,11 +242,14 @@ class Job:
             for events in self.directory.glob("events.out.tfevents.*"):
                 events.unlink()
 
-    def _run_in_a_process(self, task: Task, cfg: DictConfig) -> None:
+    def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
         if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
             self._run_here(task, cfg)  # it has a process, and that is told of a preemption
             return
         if _is_on_one_device(cfg) and can_fork():
+            if share is not None:
+                with fit_to_be_forked(), contextlib.suppress(Exception):
+                    share(cfg)
             code = run_in_a_fork(functools.partial(self._run_here, task, cfg, exits=True))
         else:
             code = run_as_a_command(self.command(task, goes_on=bool(cfg.get("resume"))))
@@ -238,7 +277,9 @@ class Job:
 
 def _is_due(picture: Path) -> bool:
     """Return whether it is worth the time to draw it again, with jobs still to come."""
-    return not picture.is_file() or time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES
+    return (
+        not picture.is_file() or time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES
+    )
 
 
 def _options(result: dict[str, Any]) -> set[str] | None:
@@ -250,14 +291,15 @@ def _listed(options: set[str]) -> str:
 
 
 def _program(task: Task) -> list[str]:
-    """Return the start of a command line: the file or the module that the task is from."""
+    """Return the start of a command line: the file, or the module, that the task is from."""
     task = getattr(task, "__wrapped__", task)
-    spec = getattr(sys.modules.get(task.__module__), "__spec__", None)
-    if task.__module__ != "__main__" and spec is not None:
-        return [sys.executable, "-m", spec.name]
-    if task.__module__ == "__main__" and spec is not None and spec.name != "__main__":
+    file = task.__code__.co_filename
+    module = sys.modules.get(task.__module__)
+    spec = getattr(module, "__spec__", None)
+    # A launcher may run the task in a process whose main module is its own.
+    if spec is not None and getattr(module, "__file__", None) == file:
         return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
-    return [sys.executable, task.__code__.co_filename]
+    return [sys.executable, file]
 
 
 def _is_on_one_device(cfg: DictConfig) -> bool:

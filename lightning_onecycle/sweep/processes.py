@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -21,6 +21,17 @@ _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 def can_fork() -> bool:
     """Return whether a fork of this process can train: CUDA, once used, does not survive it."""
     return sys.platform == "linux" and not torch.cuda.is_initialized()
+
+
+@contextmanager
+def fit_to_be_forked() -> Iterator[None]:
+    """Keep torch from starting threads of OpenMP, which a fork would wait for in vain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def run_in_a_fork(run: Callable[[], None]) -> int:
@@ -75,10 +86,8 @@ def _signals_handed_on(session: int | None) -> Iterator[None]:
 
     def hand_on(number: int, frame: Any) -> None:
         received.append(number)
-        try:
+        with suppress(ProcessLookupError):  # the job has just ended
             os.killpg(session, number)
-        except ProcessLookupError:
-            pass  # the job has just ended
 
     previous = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

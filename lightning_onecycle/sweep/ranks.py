@@ -29,7 +29,7 @@ def rank_of_many(cfg: DictConfig) -> int | None:
         raise ValueError(
             "hydra.launcher.tasks_per_node must be trainer.devices, and hydra.launcher.nodes"
             f" trainer.num_nodes, got {environment.num_tasks} tasks for {nodes} x {devices} devices."
-            " A sweep has one allocation for all its jobs: sweep over devices in one sweep each."
+            " A sweep has one allocation for all its jobs: one sweep for each number of devices."
         )
     return int(environment.global_rank)
 
