@@ -57,12 +57,12 @@ def plot_comparison(table: Table) -> Figure | None:
     for ax, (tag, curves) in zip(panels, tags, strict=True):
         if percent(tag):
             curves = {job: [(k, 100.0 * v) for k, v in points] for job, points in curves.items()}
-        for group, color in reversed(_colored(table.groups)):  # the best lies on top
-            _draw(ax, group, curves, color)
-        ax.set_ylabel("learning rate" if tag == "lr" else f"{tag} %" if percent(tag) else tag)
         if tag == "lr":
             ax.set_yscale("log", nonpositive="mask")
-        else:
+        ax.set_ylabel("learning rate" if tag == "lr" else f"{tag} %" if percent(tag) else tag)
+        for group, color in reversed(_colored(table.groups)):  # the best lies on top
+            _draw(ax, group, curves, color)
+        if tag != "lr":
             _look_closer(ax, [curves[run.job] for run in table.runs if run.completed])
         _dress(ax)
     panels[-1].set_xlabel("optimizer step")
@@ -83,7 +83,7 @@ def _draw(ax: Axes, group: Group, curves: Mapping[str, Points], color: str) -> N
     completed = [curves[run.job] for run in group.completed if curves[run.job]]
     if completed:
         steps, mean, low, high = _over_runs(completed)
-        marker = "o" if len(steps) <= 40 and color != _REST else ""
+        marker = "o" if ax.get_yscale() == "linear" and len(steps) <= 40 and color != _REST else ""
         ax.plot(steps, mean, color=color, linewidth=width, marker=marker, markersize=3.5)
         if len(completed) > 1 and color != _REST:
             ax.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
