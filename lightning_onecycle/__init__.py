@@ -1,6 +1,6 @@
 """Leslie Smith's 1cycle policy for PyTorch Lightning."""
 
-from lightning_onecycle.batch_size import BatchNormRecalibration, scale_lr
+from lightning_onecycle.batch_size import BatchNormRecalibration, BatchSizeSchedule, scale_lr
 from lightning_onecycle.callback import OneCycle, ScheduleCallback
 from lightning_onecycle.measure import (
     GeneralizationGap,
@@ -27,6 +27,7 @@ from lightning_onecycle.schedules import (
 
 __all__ = [
     "BatchNormRecalibration",
+    "BatchSizeSchedule",
     "Conditions",
     "Diverged",
     "GeneralizationGap",

@@ -1,12 +1,15 @@
-"""What depends on the batch: its learning rate, and statistics of batch normalization."""
+"""The size of the batch, over a run; its learning rate, and statistics of batch normalization."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.fabric.utilities import rank_zero_info
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -19,6 +22,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from lightning_onecycle import _loaders
 from lightning_onecycle._checks import choice, number, whole
 
 
@@ -30,9 +34,10 @@ def scale_lr(
 ) -> float:
     r"""Return the learning rate for a batch size, from that for another.
 
-    With :math:`k` times the batch, the linear rule has :math:`k` times the rate, and all else stays:
-    Goyal et al., arXiv:1706.02677, section 2.1, for SGD, up to batches of about 8,000. The square
-    root, :math:`\sqrt k`, keeps the variance of a step: Krizhevsky, arXiv:1404.5997, section 5.
+    With :math:`k` times the batch, the linear rule has :math:`k` times the rate, and all else
+    stays: Goyal et al., arXiv:1706.02677, section 2.1, for SGD, up to batches of about 8,000. The
+    square root, :math:`\sqrt k`, keeps the variance of a step: Krizhevsky, arXiv:1404.5997,
+    section 5.
 
     Args:
         lr: The rate for ``base_batch_size``, > 0.
@@ -54,6 +59,181 @@ def scale_lr(
     factor = whole("batch_size", batch_size, 1) / whole("base_batch_size", base_batch_size, 1)
     choice("rule", rule, ("linear", "sqrt"))
     return lr * (factor if rule == "linear" else math.sqrt(factor))
+
+
+class BatchSizeSchedule(Callback):
+    r"""Change the batch size from epoch to epoch.
+
+    - Large batches after a start with small ones (Keskar et al., arXiv:1609.04836, section 4):
+      ``[(0, 64), (0.2, 1024)]``. Few epochs of small batches are not enough there.
+    - Larger batches in place of smaller rates (Smith, Kindermans and Le, arXiv:1711.00489), with a
+      constant schedule: ``[(0, 128), (0.3, 640), (0.6, 3200)]``.
+
+    An epoch has one batch size. Lightning makes a new training loader where it changes: of the data
+    module, whose ``batch_size`` is set, or of the one that ``fit`` was given. What evaluation
+    loaders are made with depends on whether they read the same attribute. Afterwards it is as it
+    was. A `ScheduleCallback` counts the steps of the epochs to come, so that its schedule is laid
+    over the steps that will be taken; the learning rate is not scaled with the batch (`scale_lr`).
+    A resumed run goes on with the batch size that it had, and takes its next one from the present
+    schedule.
+
+    With a logger, ``batch_size`` is logged at each epoch's start.
+
+    Args:
+        sizes: Pairs of a fraction of the run and a batch size on each device, by rising fractions
+            from 0: an epoch has the last that it has come to. Or a function from the fraction to a
+            batch size, the same on each device. The fraction is epochs out of ``max_epochs``, or
+            steps out of ``max_steps`` where these are further on or alone.
+        attribute: Name of the attribute in the data module or module that makes the loader.
+
+    Raises:
+        ValueError: If ``sizes`` are out of range.
+        MisconfigurationException: In ``fit``, if nobody can tell the batch size or set it, or the
+            run has no end in epochs or steps.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(max_epochs=10, logger=False,
+        ...                   callbacks=BatchSizeSchedule([(0, 64), (0.5, 256)]))
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[tuple[float, int]] | Callable[[float], int],
+        attribute: str = "batch_size",
+    ) -> None:
+        self.sizes = sizes if callable(sizes) else _milestones(sizes)
+        self.attribute = attribute
+        self._places: list[_loaders.Place] = []
+        self._now = _Position()
+        self._resumed: _Position | None = None
+        self._reload_every = 0
+
+    def size_at(self, fraction: float) -> int:
+        """Return the batch size at a fraction of the run.
+
+        Example:
+            >>> schedule = BatchSizeSchedule([(0, 64), (0.5, 256)])
+            >>> [schedule.size_at(fraction) for fraction in (0.0, 0.4, 0.5, 1.0)]
+            [64, 64, 256, 256]
+        """
+        if callable(self.sizes):
+            return whole(f"sizes({fraction:g})", self.sizes(fraction), 1)
+        return [size for start, size in self.sizes if start <= fraction][-1]
+
+    def batches_in(self, trainer: Trainer, epoch: int) -> int | float:
+        """Return the batches of an epoch, the present or one to come."""
+        if epoch == trainer.current_epoch:
+            return trainer.num_training_batches
+        return _loaders.batches_with(trainer, self._size_for(trainer, epoch, 0))
+
+    def _size_for(self, trainer: Trainer, epoch: int, step: int) -> int:
+        fractions = []
+        if trainer.max_epochs not in (None, -1):
+            fractions.append(epoch / max(trainer.max_epochs, 1))
+        if trainer.max_steps != -1:
+            fractions.append(step / max(trainer.max_steps, 1))
+        if not fractions:
+            raise MisconfigurationException(
+                "BatchSizeSchedule cannot know how far the run is: give Trainer(max_epochs=...) or"
+                " Trainer(max_steps=...)."
+            )
+        return self.size_at(min(max(fractions), 1.0))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run; a checkpoint is restored behind this hook."""
+        self._resumed = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the size of the first epoch, before its loader is made."""
+        self._places = _loaders.places(trainer, self.attribute)
+        self._reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        self._now = self._resumed or _Position(trainer.current_epoch, trainer.global_step)
+        if not self._now.begun:
+            size = self._size_for(trainer, self._now.epoch, self._now.step)
+            self._now = self._now._replace(size=size)
+        self._put(self._now.size)
+        # Where configure_optimizers has asked for the length of the run, there is one already.
+        trainer.fit_loop._combined_loader = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that the loader took the size, and that those to come leave something to train on."""
+        _loaders.check(trainer, self._now.size, self.attribute)
+        if trainer.max_epochs in (None, -1):
+            return
+        for epoch in range(trainer.current_epoch, trainer.max_epochs):
+            if not self.batches_in(trainer, epoch):
+                raise ValueError(
+                    "sizes must be at most the training samples of a device, where the last batch"
+                    f" is dropped, got {self._size_for(trainer, epoch, 0)} in epoch {epoch}"
+                )
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note that the epoch has begun, and log its batch size."""
+        _loaders.check(trainer, self._now.size, self.attribute)
+        trainer.reload_dataloaders_every_n_epochs = self._reload_every  # type: ignore[attr-defined]
+        self._now = self._now._replace(begun=True)
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        for logger in trainer.loggers:
+            logger.log_metrics({"batch_size": self._now.size}, step=step)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the size of the next epoch, and have Lightning make a loader if it is another."""
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        size = self._size_for(trainer, epoch, step)
+        if size != self._now.size:
+            self._put(size)
+            trainer.reload_dataloaders_every_n_epochs = 1  # type: ignore[attr-defined]
+            rank_zero_info(f"The batch size is {size} from epoch {epoch} on, not {self._now.size}.")
+        self._now = _Position(epoch, step, size)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Put back what was set."""
+        if self._places:
+            trainer.reload_dataloaders_every_n_epochs = self._reload_every  # type: ignore[attr-defined]
+        for place in self._places:
+            place.put(place.was)
+        self._places = []
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Put back what was set."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the batch size, and the epoch that it is for."""
+        return self._now._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the middle of an epoch with its batch size."""
+        self._resumed = _Position(**state_dict)
+
+    def _put(self, size: int) -> None:
+        for place in self._places:
+            place.put(size)
+
+
+class _Position(NamedTuple):
+    """An epoch, the optimizer steps taken before it, its batch size, and whether it has begun."""
+
+    epoch: int = 0
+    step: int = 0
+    size: int = 0
+    begun: bool = False
+
+
+def _milestones(sizes: Sequence[tuple[float, int]]) -> tuple[tuple[float, int], ...]:
+    pairs = []
+    for i, pair in enumerate(sizes):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:
+            raise ValueError(f"sizes[{i}] must be a fraction and a batch size, got {pair!r}")
+        start = number(f"sizes[{i}][0]", pair[0], "in [0, 1]", lambda v: 0 <= v <= 1)
+        pairs.append((start, whole(f"sizes[{i}][1]", pair[1], 1)))
+    starts = [start for start, _ in pairs]
+    if not starts or starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+        raise ValueError(f"sizes must be at fractions that rise from 0, got {starts}")
+    return tuple(pairs)
 
 
 class BatchNormRecalibration(Callback):

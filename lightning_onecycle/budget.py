@@ -11,21 +11,30 @@ import math
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 
+from lightning_onecycle.batch_size import BatchSizeSchedule
+
 
 def steps_in_epochs(trainer: Trainer, first_epoch: int = 0) -> int | None:
     r"""Return the optimizer steps from ``first_epoch`` to ``max_epochs``, or None if unknown.
 
-    :math:`\sum_e \lceil \text{batches} / \text{accumulation}_e \rceil`, as many batches in each
-    epoch as the training loader has now. Unknown without a length or without ``max_epochs``.
+    :math:`\sum_e \lceil \text{batches}_e / \text{accumulation}_e \rceil`. Unknown without a
+    length or without ``max_epochs``.
     """
-    batches = trainer.num_training_batches
-    if math.isinf(batches) or trainer.max_epochs in (None, -1):
+    if math.isinf(trainer.num_training_batches) or trainer.max_epochs in (None, -1):
         return None
     accumulation = accumulation_plan(trainer)
     return sum(
-        math.ceil(batches / accumulation.get_accumulate_grad_batches(epoch))
+        math.ceil(batches_in(trainer, epoch) / accumulation.get_accumulate_grad_batches(epoch))
         for epoch in range(first_epoch, trainer.max_epochs)
     )
+
+
+def batches_in(trainer: Trainer, epoch: int) -> int | float:
+    """Return the batches of an epoch: those of the present loader, or as its batch size will be."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, BatchSizeSchedule):
+            return callback.batches_in(trainer, epoch)
+    return trainer.num_training_batches
 
 
 def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
