@@ -106,12 +106,19 @@ def measure(setting: str, regime: str, steps: int, rung: int, seed: int) -> Row:
     return row
 
 
-def run(settings: list[str]) -> None:
-    """Tune and train both regimes in each setting, from the shortest budget to the longest."""
+def run(settings: list[str], longest: int | None = None) -> None:
+    """Tune and train both regimes in each setting, from the shortest budget to the longest.
+
+    Args:
+        settings: Keys of `SETTINGS`.
+        longest: Leave out the budgets above so many steps.
+    """
     for setting in settings:
         for regime in REGIMES:
             rung = FIRST_RUNG
             for steps in SETTINGS[setting].budgets:
+                if longest is not None and steps > longest:
+                    continue
 
                 def score(rung: int, place: Any = (setting, regime, steps)) -> float:
                     return measure(*place, rung, seed=SEEDS[0])["val/acc"]
@@ -179,12 +186,13 @@ def speed_up(onecycle: Curve, standard: Curve, budget: int) -> tuple[float | Non
 
 
 def curves() -> Iterator[tuple[str, Curve, Curve]]:
-    """Yield the settings of which all budgets are there: its name, 1cycle, the standard regime."""
+    """Yield of each setting its name, 1cycle and the standard regime, with the budgets of both."""
     rows = read(PATH)
-    for setting, (_, budgets) in SETTINGS.items():
+    for setting in SETTINGS:
         onecycle, standard = (curve(rows, setting, regime) for regime in REGIMES)
-        if len(onecycle.steps) == len(standard.steps) == len(budgets):
-            yield setting, onecycle, standard
+        both = min(len(onecycle.steps), len(standard.steps))
+        if both > 1:
+            yield setting, *(Curve(*(part[:both] for part in c)) for c in (onecycle, standard))
 
 
 def _ratio(value: float | None, most: float) -> str:
@@ -262,10 +270,11 @@ def main() -> None:
     )
     parser.add_argument("step", choices=["run", "table"])
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--longest", type=int, help="leave out budgets above so many steps")
     arguments = parser.parse_args()
     quiet()
     if arguments.step == "run":
-        run(arguments.settings)
+        run(arguments.settings, arguments.longest)
     else:
         text = table()
         for name, onecycle, standard in curves():
