@@ -134,10 +134,11 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     except Diverged:
         say_how_it_ended(record.result, directory)
         raise
-    except (SIGTERMException, SystemExit):
-        # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down.
+    except (SIGTERMException, SystemExit) as error:
+        # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down; or a
+        # cluster's launcher that puts the job back in line, with a code of its own.
         say_how_it_ended(record.result, directory)
-        sys.exit(130)
+        sys.exit(error.code if getattr(error, "code", 1) != 1 else 130)
     finally:
         log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)

@@ -12,13 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.job import _is_on_one_device
+from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer.enable_progress_bar=false", "callbacks.batch_norm=null", "callbacks.gap=null")
+NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
 
 
@@ -363,6 +368,73 @@ def test_submitit_on_this_machine(tmp_path, tasks):
     }
     assert {(r["world_size"], r["steps"]) for r in results.values()} == {(2, EPOCH)}
     assert len(rows_of(tmp_path)) == 2
+
+
+def test_a_preempted_job_goes_back_in_line_and_on_from_its_checkpoint(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    slow = "+callbacks.slow={_target_: saboteurs.Slow}"
+    process = start(
+        *QUIET, "-m", "hydra/launcher=submitit_local", "trainer.max_epochs=4", "seed=0", slow,
+        f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=job",
+    )  # fmt: skip
+    wait_for((tmp_path / "job" / "checkpoints" / "last.ckpt").is_file, process)
+    task = f"_submit {tmp_path / '.submitit'}"
+    pids = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if task in path.read_bytes().replace(b"\0", b" ").decode()
+    ]
+    os.kill(max(pids), signal.SIGUSR2)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    (result,) = results_of(tmp_path).values()
+    assert (result["status"], result["steps"]) == ("completed", 4 * EPOCH)
+    assert "going on from its checkpoint" in (tmp_path / "job" / "train.log").read_text()
+
+
+def test_slurm_gets_a_task_for_each_device(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
+
+    options = ["hydra/launcher=slurm", "trainer=slurm", "trainer.devices=4", "trainer.num_nodes=2"]
+    options += ["hydra.launcher.partition=gpus", f"hydra.sweep.dir={tmp_path}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", overrides=options, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        launcher = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
+        launcher = {key: cfg.hydra.launcher[key] for key in launcher if key not in NOT_OF_SBATCH}
+    names = SlurmExecutor._equivalence_dict()
+    launcher = {names.get(key, key): value for key, value in launcher.items()}
+    script = _make_sbatch_string(command="python", folder=tmp_path, **launcher)
+    for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpus"):
+        assert f"#SBATCH --{line}" in script
+    assert "#SBATCH --signal=USR2@120" in script
+
+
+def test_lightning_takes_its_ranks_from_slurm(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    environment = {
+        "SUBMITIT_EXECUTOR": "slurm",
+        "SLURM_JOB_ID": "17",
+        "SLURM_JOB_NAME": "train",
+        "SLURM_NTASKS": "8",
+        "SLURM_NTASKS_PER_NODE": "4",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "1",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trainer = {"devices": 4, "num_nodes": 2, "strategy": "ddp"}
+    assert rank_of_many(OmegaConf.create({"trainer": trainer})) == 5
+    take_rank()
+    assert "LOCAL_RANK" not in os.environ  # it would make Lightning look elsewhere
+    assert SLURMEnvironment.detect()
+    assert (SLURMEnvironment().world_size(), SLURMEnvironment().global_rank()) == (8, 5)
+    with pytest.raises(ValueError, match="got 8 tasks for 1 x 4"):
+        rank_of_many(OmegaConf.create({"trainer": trainer | {"num_nodes": 1}}))
 
 
 def test_tasks_that_are_not_the_devices_are_refused(tmp_path):

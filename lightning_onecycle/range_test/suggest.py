@@ -193,8 +193,8 @@ def one_cycle_peak(lr_at_minimum: float, lr_at_edge: float) -> float:
     r"""Return the peak for a 1cycle training: a quarter of the edge, at most the minimum.
 
     The edge is where half of the fall is lost again, for good. The flat bottom of a curve moves
-    with its noise, and the steep rise behind it does not. On a quadratic with curvature :math:`h`, a step
-    along a gradient :math:`g` gains :math:`\eta g^2 - \eta^2 g^2 h / 2`: most at half of the
+    with its noise, and the steep rise behind it does not. On a quadratic with curvature :math:`h`,
+    a step along a gradient :math:`g` gains :math:`\eta g^2 - \eta^2 g^2 h / 2`: most at half of the
     largest rate that converges. The other half is a margin that was measured: the loss tells late,
     since at a momentum of 0.85 a step acts for seven more, in which the rate goes on rising. Where
     nothing drives the loss up, as with batch norm, the minimum is the limit.

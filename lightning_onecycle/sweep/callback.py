@@ -68,7 +68,8 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
     """Leave out of ``hydra.job.override_dirname`` what is the same in all jobs."""
     overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     same = [o.key_or_group for o in overrides if not o.is_sweep_override()]
-    if same:
+    is_swept = len(same) < len(overrides) or config.hydra.sweeper.get("params")
+    if same and is_swept:
         quoted = ",".join(f"'{key}'" for key in same)
         # Hydra composes each job anew, from the sweep's overrides.
         config.hydra.overrides.hydra.append(

@@ -18,6 +18,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -42,8 +43,8 @@ _SECONDS_BETWEEN_PICTURES = 30.0
 _OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 
 
-class JobFailed(RuntimeError):
-    """A job of a sweep has not come to its end. The others go on."""
+class JobFailed(CompactHydraException):
+    """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
 
 
 def job(*, share: Task | None = None) -> Callable[[Task], Task]:
@@ -266,7 +267,8 @@ class Job:
             if exits:
                 sys.exit(1)
         except SystemExit as error:
-            if exits:
+            # Other codes than those of a program are a launcher's, which puts the job back in line.
+            if exits or error.code not in (None, 0, 1):
                 raise
             if error.code:
                 self._record_failure(f"exit code {error.code}")

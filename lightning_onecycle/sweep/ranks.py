@@ -28,7 +28,7 @@ def rank_of_many(cfg: DictConfig) -> int | None:
     if isinstance(devices, int) and environment.num_tasks != devices * nodes:
         raise ValueError(
             "hydra.launcher.tasks_per_node must be trainer.devices, and hydra.launcher.nodes"
-            f" trainer.num_nodes, got {environment.num_tasks} tasks for {nodes} x {devices} devices."
+            f" trainer.num_nodes, got {environment.num_tasks} tasks for {nodes} x {devices}."
             " A sweep has one allocation for all its jobs: one sweep for each number of devices."
         )
     return int(environment.global_rank)
