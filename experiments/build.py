@@ -47,8 +47,8 @@ def check(cfg: DictConfig) -> None:
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
     if cfg.lr_scaling.rule is not None and (cfg.lr_find.curve or cfg.lr_find.mode == "then_fit"):
         raise UsageError(
-            "lr_scaling.rule must be null with a range test, which finds the peak for the batch size"
-            f" that it runs at, got {cfg.lr_scaling.rule!r}"
+            "lr_scaling.rule must be null with a range test, which finds the peak for the batch"
+            f" size that it runs at, got {cfg.lr_scaling.rule!r}"
         )
     if trainer.sync_batchnorm and not torch.cuda.is_available():
         raise UsageError(

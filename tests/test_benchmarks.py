@@ -17,10 +17,10 @@ from experiments.benchmarks.regret import (
     TASKS,
     accuracy_at,
     best_peak,
-    markdown,
     regrets,
     summary,
 )
+from experiments.rows import markdown
 from lightning_onecycle import LRCurve
 
 TRUTH = {

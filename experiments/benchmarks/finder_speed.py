@@ -22,7 +22,8 @@ from typing import Any
 from torch.nn.functional import cross_entropy
 
 from experiments.benchmarks.peers import PEERS, POINTS, Run
-from experiments.benchmarks.regret import RESULTS, TASKS, build, make_trainer, markdown, quiet
+from experiments.benchmarks.regret import RESULTS, TASKS, build, make_trainer
+from experiments.rows import markdown, quiet
 from lightning_onecycle import Tuner, one_cycle
 
 LOWEST, HIGHEST = 1e-6, 0.1

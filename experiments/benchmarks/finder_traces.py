@@ -44,7 +44,8 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics import MeanMetric
 
 import lightning_onecycle
-from experiments.benchmarks.regret import RESULTS, markdown, quiet
+from experiments.benchmarks.regret import RESULTS
+from experiments.rows import markdown, quiet
 
 TUNERS: dict[str, Any] = {
     "lightning_onecycle": lightning_onecycle.Tuner,

@@ -21,14 +21,12 @@ import bisect
 import csv
 import itertools
 import json
-import logging
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -45,6 +43,7 @@ from experiments.benchmarks.peers import PEERS
 from experiments.data import Digits, FashionMNIST
 from experiments.data.base import InMemoryDataModule
 from experiments.models import MLP, LeNet, ResNet
+from experiments.rows import markdown, quiet
 from experiments.task import Classifier
 from lightning_onecycle import BatchNormRecalibration, LRCurve, OneCycle, Tuner, one_cycle
 
@@ -397,17 +396,6 @@ def summary(rows: Iterable[Mapping[str, Any]], tuned: Mapping[str, bool]) -> lis
     return lines
 
 
-def markdown(lines: list[dict[str, Any]], decimals: int = 2) -> str:
-    """Return rows as a markdown table, with numbers of so many decimals."""
-
-    def text(value: Any) -> str:
-        return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
-
-    header = list(lines[0])
-    table = [header, ["---"] * len(header), *([text(v) for v in row.values()] for row in lines)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
-
-
 def read_truth() -> dict[tuple[str, int], dict[float, float]]:
     """Return the accuracies of the tasks that have been trained over the whole of their grids."""
     truth: dict[tuple[str, int], dict[float, float]] = defaultdict(dict)
@@ -490,14 +478,6 @@ def add(path: Path, row: Mapping[str, Any]) -> None:
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
-
-
-def quiet() -> None:
-    """Silence what Lightning has to say about many short runs, and use one thread."""
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_onecycle"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
 
 
 def main() -> None:

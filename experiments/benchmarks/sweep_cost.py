@@ -2,10 +2,10 @@
 
     python -m experiments.benchmarks.sweep_cost --jobs 8 --epochs 20
 
-Each launcher runs the same jobs, on the digits, in a directory of its own. Beside the clock stands the
-time that the jobs themselves say they trained and validated, and one start of the interpreter, with
-what ``train.py`` imports. What is left is the cost of the sweep; where jobs run side by side it has no
-meaning, and the gain over one after the other is what counts.
+Each launcher runs the same jobs, on the digits, in a directory of its own. Beside the clock stand
+the time that the jobs themselves say they trained and validated, and one start of the interpreter,
+with what ``train.py`` imports. What is left is the cost of the sweep; where jobs run side by side
+it has no meaning, and the gain over one after the other is what counts.
 """
 
 from __future__ import annotations
