@@ -50,19 +50,24 @@ class Setting(NamedTuple):
 
 
 SHORT, LONG = (125, 250, 500, 1000), (125, 250, 500, 1000, 2000)
+PLAIN = ("optimizer.weight_decay=0", "data.augment=null")
 SETTINGS = {
     "10,000 images": Setting((), LONG),
+    "1,000 images": Setting(("data.train_size=1000",), LONG),
     "5,000 images": Setting(("data.train_size=5000",), LONG),
-    "50,000 images": Setting(("data.train_size=50000",), SHORT),
-    "batch 512": Setting(("data.batch_size=512",), (31, 62, 125, 250)),
-    "no weight decay": Setting(("optimizer.weight_decay=0",), SHORT),
-    "weight decay 5e-3": Setting(("optimizer.weight_decay=5e-3",), SHORT),
-    "5,000 images, no weight decay, no augmentation": Setting(
-        ("data.train_size=5000", "optimizer.weight_decay=0", "data.augment=null"), SHORT
+    "20,000 images": Setting(("data.train_size=20000",), LONG),
+    "50,000 images": Setting(("data.train_size=50000",), LONG),
+    "1,000 images, no weight decay, no augmentation": Setting(
+        ("data.train_size=1000", *PLAIN), LONG
     ),
-    "20,000 images": Setting(("data.train_size=20000",), SHORT),
-    "20 layers": Setting(("model.blocks=[3,3,3]",), SHORT),
-    "batch 32": Setting(("data.batch_size=32",), (500, 1000, 2000, 4000)),
+    "5,000 images, no weight decay, no augmentation": Setting(
+        ("data.train_size=5000", *PLAIN), LONG
+    ),
+    "no weight decay": Setting(("optimizer.weight_decay=0",), LONG),
+    "weight decay 5e-3": Setting(("optimizer.weight_decay=5e-3",), LONG),
+    "batch 32": Setting(("data.batch_size=32",), (500, 1000, 2000, 4000, 8000)),
+    "batch 512": Setting(("data.batch_size=512",), (31, 62, 125, 250, 500)),
+    "20 layers": Setting(("model.blocks=[3,3,3]",), LONG),
 }
 
 
