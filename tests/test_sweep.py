@@ -132,7 +132,7 @@ def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
     # Without batch norm, whose statistics are each process's own.
     common = (*QUIET, "-m", "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
     common = (*common, "trainer.log_every_n_steps=1", "data.num_val=301")  # 1196: halves are even
-    weights = []
+    weights, losses = [], []
     for devices, size in ((1, 64), (2, 32)):
         root = tmp_path / str(devices)
         options = (f"trainer.devices={devices}", f"data.batch_size={size}", "seed=0")
@@ -144,6 +144,8 @@ def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
         result = json.loads((directory / "result.json").read_text())
         assert result["effective_batch_size"] == 64
         assert result["steps"] == 2 * EPOCH
+        losses.append([result["metrics"][name] for name in ("train/loss", "val/loss")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
