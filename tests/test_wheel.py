@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg):
     schedule = instantiate(cfg.schedule)
-    print("momentum", schedule.at(40, 101).momentum, "peak at", schedule.at(40, 101).lr)
+    print("momentum", schedule.at(39, 100).momentum, "peak at", schedule.at(39, 100).lr)
 
 main()
 """
