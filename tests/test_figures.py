@@ -347,7 +347,7 @@ def fake_training(monkeypatch, path, best):
 def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path, monkeypatch):
     path = tmp_path / "headline.csv"
     trained = fake_training(monkeypatch, path, {"onecycle": 3, "step": 0})
-    headline.run(["20,000 images"])
+    headline.run(["20,000 images"], longest=250)
     assert len(trained) == len(set(trained))
     tuning = [(regime, rung) for regime, steps, rung, seed in trained if steps == 125 and seed == 0]
     assert sorted(tuning) == [("onecycle", r) for r in range(5)] + [
@@ -355,16 +355,36 @@ def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path,
     ]
     others = {(regime, rung) for regime, _, rung, seed in trained if seed}
     assert others == {("onecycle", 3), ("step", 0)}
-    headline.run(["20,000 images"])  # everything is there
+    headline.run(["20,000 images"], longest=250)  # everything is there
     assert len(trained) == len(set(trained))
     (name, onecycle, standard) = next(headline.curves())
     assert name == "20,000 images"
-    assert (onecycle.peaks, standard.peaks) == ([0.8] * 4, [0.1] * 4)
+    assert (onecycle.peaks, standard.peaks) == ([0.8] * 2, [0.1] * 2)
     assert onecycle.means[0] == pytest.approx(0.9 - 0.1 - 10 / 125 - 0.001)
     assert (
-        "| 20,000 images | 1000 | 78.90 ± 0.10 | 78.90 ± 0.10 | 1.0 | 1.0, 1.0, 1.0 |"
+        "| 20,000 images | 250 | 75.90 ± 0.10 | 75.90 ± 0.10 | 1.0 | 1.0, 1.0, 1.0 |"
         in headline.table()
     )
+
+
+def test_headline_of_budgets_that_both_regimes_have(tmp_path, monkeypatch):
+    path = tmp_path / "headline.csv"
+    trained = fake_training(monkeypatch, path, {"onecycle": 1, "step": 1})
+    headline.run(["20,000 images"], longest=250)
+    assert {steps for _, steps, _, _ in trained} == {125, 250}
+    monkeypatch.setattr(headline, "REGIMES", ("onecycle",))
+    headline.run(["20,000 images"], longest=500)  # interrupted behind the first regime
+    monkeypatch.setattr(headline, "REGIMES", ("onecycle", "step"))
+    ((_, onecycle, standard),) = headline.curves()
+    assert onecycle.steps == standard.steps == [125, 250]
+    rows = headline.factors(onecycle, standard)
+    assert rows[0]["less the standard regime's with 1 times as many"] == "0.00 ± 0.00"
+    assert rows[0]["less the standard regime's with 2 times as many"] == "-4.00 ± 0.00"
+    assert rows[1]["less the standard regime's with 2 times as many"] == ""
+    monkeypatch.setattr("experiments.figures.style.HERE", tmp_path)
+    headline.draw()
+    assert (tmp_path / "headline.png").exists()
+    assert (tmp_path / "headline_curves.png").exists()
 
 
 def test_headline_says_where_1cycle_is_not_good_enough(tmp_path, monkeypatch):
