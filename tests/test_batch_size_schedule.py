@@ -469,6 +469,7 @@ def test_a_batch_larger_than_the_data_is_refused_at_the_start():
 
 SCRIPT = """
 import json, os, sys
+import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader
 sys.path.insert(0, {tests!r})
@@ -499,6 +500,7 @@ if __name__ == "__main__":
     )
     with open("result." + os.environ["LOCAL_RANK"], "w") as file:
         json.dump(results, file)
+    torch.distributed.destroy_process_group()
 """
 
 

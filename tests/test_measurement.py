@@ -149,6 +149,28 @@ def test_tensorboard_has_a_point_for_each_measured_step(make, tmp_path):
 
 
 @each
+def test_a_compiled_network_is_measured_uncompiled(make):
+    compiled = []
+
+    def counting(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    class Compiled(Repeatable):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.compile(self.net, backend=counting)
+
+    callback, plain = make(), make()
+    loader = DataLoader(samples(32), batch_size=8)
+    for found, module in ((callback, Compiled), (plain, Repeatable)):
+        seed_everything(1, verbose=False)
+        quiet_trainer(found, max_epochs=2).fit(module(), loader)
+    assert len(compiled) == 1
+    assert callback.latest == pytest.approx(plain.latest, rel=1e-5)
+
+
+@each
 def test_each_works_with_no_argument(make):
     callback = type(make())()
     run([callback])
@@ -362,6 +384,7 @@ if __name__ == "__main__":
     results = dict(latest=latest, losses=losses, plain=plain, found=found)
     with open("result." + os.environ["LOCAL_RANK"], "w") as file:
         json.dump(results, file)
+    torch.distributed.destroy_process_group()
 """
 
 

@@ -94,6 +94,10 @@ def test_box_in_a_subspace():
     assert box_sharpness(f, x, 0.1, basis=basis) == pytest.approx(phi(f(x)[0], top), rel=1e-9)
 
 
+def test_a_loss_of_minus_one_has_no_percentage():
+    assert math.isnan(box_sharpness(lambda x: (-1.0, x), torch.ones(2)))
+
+
 def test_what_is_reported_never_falls_with_more_iterations():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -113,6 +114,9 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
         if trainer.loggers:
             stack.callback(setattr, trainer, "loggers", trainer.loggers)
             trainer.loggers = [DummyLogger()]
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
+            # A copy would be compiled anew each time, and has no second derivative then.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield copied
 
 

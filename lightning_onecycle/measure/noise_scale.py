@@ -113,7 +113,7 @@ class GradientNoiseScale(Measurement):
     The batch is split into parts, and the gradient of each is taken on a copy of the module. Those
     of the parts are the small ones, the mean over parts and devices is the big one
     (`simple_noise_scale`); numerator and denominator are averaged apart over the measurements. The
-    run itself is the same with it and without it. One measurement costs about one training step.
+    run itself is the same with it and without it. One measurement costs two to four training steps.
 
     - ``measure/noise_scale``: :math:`\mathrm{tr}\,\Sigma / |G|^2`, in samples
     - ``measure/grad_variance``, ``measure/grad_sq``: :math:`\mathrm{tr}\,\Sigma`, :math:`|G|^2`
@@ -137,10 +137,10 @@ class GradientNoiseScale(Measurement):
             only a part of the weights.
 
     Example:
-        >>> trainer = Trainer(callbacks=GradientNoiseScale(every_n_steps=100), logger=False)
+        >>> trainer = Trainer(callbacks=GradientNoiseScale(every_n_steps=50), logger=False)
     """
 
-    def __init__(self, every_n_steps: int = 50, num_parts: int = 4, decay: float = 0.9) -> None:
+    def __init__(self, every_n_steps: int = 100, num_parts: int = 4, decay: float = 0.9) -> None:
         super().__init__(every_n_steps)
         self.num_parts = whole("num_parts", num_parts, 2)
         self.decay = number("decay", decay, "in [0, 1)", lambda v: 0 <= v < 1)

@@ -56,7 +56,7 @@ def box_sharpness(
         iterations: Steps uphill, at least 1.
 
     Returns:
-        :math:`\phi`, in per cent.
+        :math:`\phi`, in per cent; NaN where :math:`f(x) = -1`.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -89,6 +89,8 @@ def box_sharpness(
             optimizer.step()
             with torch.no_grad():
                 y.clamp_(-1, 1)
+    if at_center == -1:
+        return math.nan
     return 100 * (highest - at_center) / (1 + at_center)
 
 
@@ -160,10 +162,10 @@ class Sharpness(Measurement):
     weights, over the last batches of the training and over all devices. It is measured at the end
     of the training too, on its last batches. The run itself is the same with it and without it.
 
-    A measurement takes ``iterations + 2`` times a forward and backward pass for the box, and for
-    the eigenvalue up to 20 backward passes through the gradient, each about twice that. Neither is
-    invariant to a change of parameters that leaves the network's function alone (Dinh et al.,
-    arXiv:1703.04933).
+    One measurement costs some tens of training steps: ``iterations + 2`` forward and backward
+    passes for the box, and up to 20 backward passes through the gradient for the eigenvalue.
+    Neither is invariant to a change of parameters that leaves the network's function alone (Dinh
+    et al., arXiv:1703.04933).
 
     Args:
         every_n_steps: Optimizer steps from one measurement to the next, at least 1.
@@ -180,12 +182,12 @@ class Sharpness(Measurement):
             a part of the weights, or where these are kept in half precision.
 
     Example:
-        >>> trainer = Trainer(callbacks=Sharpness(every_n_steps=1000), logger=False)
+        >>> trainer = Trainer(callbacks=Sharpness(every_n_steps=500), logger=False)
     """
 
     def __init__(
         self,
-        every_n_steps: int = 500,
+        every_n_steps: int = 1000,
         epsilon: float = 1e-3,
         subspace: int | None = None,
         eigenvalue: bool = True,
