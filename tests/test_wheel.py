@@ -29,7 +29,8 @@ def wheel(tmp_path_factory):
     copy = folder / "source"
     subprocess.run(["git", "clone", "--quiet", ROOT, copy], check=True)
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, copy], check=True
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, copy],
+        check=True,
     )
     (path,) = folder.glob("*.whl")
     return path
@@ -56,7 +57,9 @@ def test_the_plugin_alone_is_in_it(wheel):
 def test_a_foreign_app_has_the_group(installed, tmp_path):
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "config.yaml").write_text("defaults:\n  - schedule: onecycle\n  - _self_\n")
+    (tmp_path / "conf" / "config.yaml").write_text(
+        "defaults:\n  - schedule: onecycle\n  - _self_\n"
+    )
     result = subprocess.run(
         [sys.executable, "app.py", "schedule.pct_start=0.4"],
         cwd=tmp_path,
