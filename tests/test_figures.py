@@ -353,8 +353,8 @@ def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path,
     assert sorted(tuning) == [("onecycle", r) for r in range(5)] + [
         ("step", r) for r in (-1, 0, 1, 2)
     ]
-    others = {(regime, rung) for regime, _, rung, seed in trained if seed}
-    assert others == {("onecycle", 3), ("step", 0)}
+    seeds = [seed for *_, seed in trained]
+    assert seeds.count(0) == seeds.count(1) == seeds.count(2)
     headline.run(["20,000 images"], longest=250)  # everything is there
     assert len(trained) == len(set(trained))
     (name, onecycle, standard) = next(headline.curves())
@@ -387,14 +387,34 @@ def test_headline_of_budgets_that_both_regimes_have(tmp_path, monkeypatch):
     assert (tmp_path / "headline_curves.png").exists()
 
 
+def rows_of_a_grid(regime, accuracies, peaks=(0.1, 0.2, 0.4), seeds=(0, 1, 2)):
+    """Rows of one setting in which .2 validates best, and tests worst."""
+    for steps in headline.SETTINGS["20,000 images"].budgets:
+        for lr, seed in itertools.product(peaks, seeds):
+            val = 0.95 if lr == 0.2 else 0.94
+            yield {"setting": "20,000 images", "schedule": regime, "steps": steps, "lr": lr} | {
+                "seed": seed,
+                "val/acc": val,
+                "test/acc": accuracies if lr == 0.2 else 0.96,
+            }
+
+
 def test_headline_says_where_1cycle_is_not_good_enough(tmp_path, monkeypatch):
-    path = tmp_path / "headline.csv"
-    monkeypatch.setattr(headline, "PATH", path)
-    for regime, accuracy in (("onecycle", 0.8), ("step", 0.9)):
-        for steps in headline.SETTINGS["20,000 images"].budgets:
-            place = {"setting": "20,000 images", "schedule": regime, "steps": steps, "lr": 0.2}
-            add(path, [place | {"seed": seed, "test/acc": accuracy} for seed in (0, 1, 2)])
-    assert "| < 1 | < 1, < 1, < 1 |" in headline.table()
+    monkeypatch.setattr(headline, "PATH", tmp_path / "headline.csv")
+    add(headline.PATH, [*rows_of_a_grid("onecycle", 0.8), *rows_of_a_grid("step", 0.9)])
+    assert "| 90.00 ± 0.00 | 80.00 ± 0.00 | < 1 | < 1, < 1, < 1 |" in headline.table()
+
+
+def test_a_peak_counts_when_its_neighbours_have_been_tried_with_all_seeds():
+    whole = [*rows_of_a_grid("step", 0.9)]
+    tuned = headline.curve(whole, "20,000 images", "step")
+    assert tuned.peaks == [0.2] * 5
+    assert tuned.means == [0.9] * 5
+    assert headline.curve(whole, "20,000 images", "onecycle").steps == []
+    edge = [*rows_of_a_grid("step", 0.9, peaks=(0.2, 0.4))]
+    assert headline.curve(edge, "20,000 images", "step").steps == []
+    few = [row for row in whole if (row["lr"], row["seed"]) != (0.4, 2)]
+    assert headline.curve(few, "20,000 images", "step").steps == []
 
 
 def test_a_diverged_training_has_chance_accuracy(tmp_path, monkeypatch):

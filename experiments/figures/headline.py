@@ -6,9 +6,9 @@
 In each setting 1cycle and the standard regime (a constant learning rate, a tenth of it from half of
 the run on, a hundredth from three quarters on) are trained with several budgets of optimizer steps
 at the same batch size. Each budget of each regime has its peak tuned in the same way, by the
-VALIDATION accuracy of seed 0: up or down a ladder of factors of 2, which has no end, to the first
-peak that is better than its two neighbours. At that peak all seeds are trained, the seeds paired:
-they decide the initial weights and the order of the images.
+VALIDATION accuracy, the mean of three seeds: up or down a ladder of factors of 2, which has no end,
+to the first peak that neither neighbour exceeds. The seeds are paired: they decide the initial
+weights and the order of the images.
 
 The regimes are compared by TEST accuracy, which has decided nothing before. The speed-up is the
 standard regime's steps over the steps at which 1cycle reaches its accuracy, interpolated over their
@@ -126,11 +126,9 @@ def run(settings: list[str], longest: int | None = None) -> None:
                     continue
 
                 def score(rung: int, place: Any = (setting, regime, steps)) -> float:
-                    return measure(*place, rung, seed=SEEDS[0])["val/acc"]
+                    return fmean(measure(*place, rung, seed)["val/acc"] for seed in SEEDS)
 
                 rung = climb(score, rung)
-                for seed in SEEDS[1:]:
-                    measure(setting, regime, steps, rung, seed)
 
 
 # ---- what came out ------------------------------------------------------------------------------
@@ -150,19 +148,25 @@ class Curve(NamedTuple):
 
 
 def curve(rows: list[Row], setting: str, regime: str) -> Curve:
-    """Return what all seeds have reached, at the peak at which all were trained."""
+    """Return each budget that has been tuned, at its best peak by the mean validation accuracy."""
     found = Curve([], [], [])
-    mine = [row for row in rows if row["setting"] == setting and row["schedule"] == regime]
     for steps in SETTINGS[setting].budgets:
-        by_peak: dict[float, dict[int, float]] = {}
-        for row in mine:
-            if row["steps"] == steps:
-                by_peak.setdefault(row["lr"], {})[row["seed"]] = row["test/acc"]
-        whole = [(lr, seeds) for lr, seeds in by_peak.items() if len(seeds) == len(SEEDS)]
-        for lr, seeds in whole[-1:]:
+        place = {"setting": setting, "schedule": regime, "steps": steps}
+        peaks: dict[float, dict[int, Row]] = {}
+        for row in rows:
+            if all(row[key] == value for key, value in place.items()):
+                peaks.setdefault(row["lr"], {})[row["seed"]] = row
+        scores = {
+            lr: fmean(row["val/acc"] for row in seeds.values())
+            for lr, seeds in peaks.items()
+            if len(seeds) == len(SEEDS)
+        }
+        best = max(scores, key=scores.__getitem__, default=None)
+        # Tuned: both neighbours have been tried with all seeds.
+        if best is not None and {round(best / 2, 8), round(best * 2, 8)} <= set(scores):
             found.steps.append(steps)
-            found.peaks.append(lr)
-            found.accuracies.append([seeds[seed] for seed in SEEDS])
+            found.peaks.append(best)
+            found.accuracies.append([peaks[best][seed]["test/acc"] for seed in SEEDS])
     return found
 
 
