@@ -1,0 +1,95 @@
+"""In other people's projects: LightningCLI on a command line and in YAML, Fabric."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+
+from lightning_onecycle import ScheduleLR, one_cycle
+
+MAIN = """
+import torch
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+from lightning_onecycle import ScheduleCallback
+
+
+class Model(BoringModel):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    def on_train_start(self):
+        (callback,) = (c for c in self.trainer.callbacks if isinstance(c, ScheduleCallback))
+        (scheduler,) = callback.schedulers
+        print("CALLBACK", scheduler.max_lrs, scheduler.total_steps, len(callback.schedule.phases))
+
+
+if __name__ == "__main__":
+    LightningCLI(Model, BoringDataModule)
+"""
+YAML = """
+trainer:
+  callbacks:
+    - class_path: lightning_onecycle.OneCycle
+      init_args:
+        max_lr: 0.4
+        pct_final: 0.0
+    - class_path: lightning_onecycle.BatchNormRecalibration
+"""
+
+
+def fit(folder, *options):
+    (folder / "main.py").write_text(MAIN)
+    quiet = ("logger=false", "enable_progress_bar=false", "enable_checkpointing=false")
+    result = subprocess.run(
+        [sys.executable, "main.py", "fit", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+        + [f"--trainer.{option}" for option in quiet]
+        + list(options),
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if line.startswith("CALLBACK"))
+    return line
+
+
+def test_lightning_cli_on_the_command_line(tmp_path):
+    pytest.importorskip("jsonargparse")
+    line = fit(
+        tmp_path,
+        "--trainer.callbacks+=lightning_onecycle.OneCycle",
+        "--trainer.callbacks.max_lr=0.4",
+    )
+    assert line == "CALLBACK [0.4] 64 3"  # BoringModel has 64 batches
+
+
+def test_lightning_cli_in_yaml(tmp_path):
+    pytest.importorskip("jsonargparse")
+    (tmp_path / "config.yaml").write_text(YAML)
+    assert fit(tmp_path, "--config=config.yaml") == "CALLBACK [0.4] 64 2"
+
+
+@pytest.mark.parametrize("order", ["before setup", "after setup"])
+def test_fabric(order):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    net = torch.nn.Linear(8, 1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    if order == "before setup":
+        ScheduleLR(optimizer, one_cycle(), total_steps=100)
+    net, optimizer = fabric.setup(net, optimizer)
+    if order == "after setup":
+        ScheduleLR(optimizer, one_cycle(), total_steps=100)
+    used = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        fabric.backward(net(torch.randn(16, 8)).square().mean())
+        used.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]))
+        optimizer.step()
+    for pair, point in zip(used, one_cycle().trace(100), strict=True):
+        assert pair == pytest.approx((0.1 * point.lr, point.momentum))
