@@ -71,8 +71,8 @@ def test_lightning_cli_on_the_command_line(tmp_path):
 
 def test_lightning_cli_in_yaml(tmp_path):
     pytest.importorskip("jsonargparse")
-    (tmp_path / "config.yaml").write_text(YAML)
-    assert fit(tmp_path, "--config=config.yaml") == "CALLBACK [0.4] 64 2"
+    (tmp_path / "onecycle.yaml").write_text(YAML)
+    assert fit(tmp_path, "--config=onecycle.yaml") == "CALLBACK [0.4] 64 2"
 
 
 @pytest.mark.parametrize("order", ["before setup", "after setup"])
