@@ -24,7 +24,7 @@ class Model(BoringModel):
     def on_train_start(self):
         (callback,) = (c for c in self.trainer.callbacks if isinstance(c, ScheduleCallback))
         (scheduler,) = callback.schedulers
-        print("CALLBACK", scheduler.max_lrs, scheduler.total_steps, len(callback.schedule.phases))
+        print("CALLBACK", scheduler.max_lrs, scheduler.total_steps, callback.schedule.peak_momentum)
 
 
 if __name__ == "__main__":
@@ -36,7 +36,7 @@ trainer:
     - class_path: lightning_onecycle.OneCycle
       init_args:
         max_lr: 0.4
-        pct_final: 0.0
+        cycle_momentum: false
     - class_path: lightning_onecycle.BatchNormRecalibration
 """
 
@@ -66,13 +66,13 @@ def test_lightning_cli_on_the_command_line(tmp_path):
         "--trainer.callbacks+=lightning_onecycle.OneCycle",
         "--trainer.callbacks.max_lr=0.4",
     )
-    assert line == "CALLBACK [0.4] 64 3"  # BoringModel has 64 batches
+    assert line == "CALLBACK [0.4] 64 0.85"  # BoringModel has 64 batches
 
 
 def test_lightning_cli_in_yaml(tmp_path):
     pytest.importorskip("jsonargparse")
     (tmp_path / "onecycle.yaml").write_text(YAML)
-    assert fit(tmp_path, "--config=onecycle.yaml") == "CALLBACK [0.4] 64 2"
+    assert fit(tmp_path, "--config=onecycle.yaml") == "CALLBACK [0.4] 64 None"
 
 
 @pytest.mark.parametrize("order", ["before setup", "after setup"])
