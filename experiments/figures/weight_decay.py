@@ -126,7 +126,8 @@ def draw(rows: list[Row]) -> None:
         losses = [[min(loss, 1e3) for loss in seed[:length]] for _, seed in seeds]
         band(ax, seeds[0][0][:length], losses, color, f"{decay:g}")
     ax.set_xscale("log")
-    ax.set_ylim(0.4, 4.0)
+    ax.set_ylim(0.8, 4.0)
+    ax.set_xlim(0.008, 50)
     ax.set_xlabel("learning rate")
     ax.set_ylabel("training loss, smoothed")
     legend(ax, title="weight decay", alignment="left")
