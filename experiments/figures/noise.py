@@ -1,0 +1,434 @@
+"""Does SGD's noise follow learning rate x covariance / batch size, and what is it over a cycle?
+
+    python -m experiments.figures.noise run      # what is there already is left out
+    python -m experiments.figures.noise table
+
+Over the cycle: the gradient noise scale, the noise factors lr / batch and
+lr / (batch (1 - momentum)), and lr x tr(covariance) / batch, of 1cycle with three batch sizes, in
+as many steps.
+
+In the weights: from the same weights, several copies are trained with SGD that differ in nothing
+but the images that they draw. How far they drift apart, the variance of the weights over copies,
+is the noise that has entered. For the same learning time, steps x lr / (1 - momentum), it should be
+in proportion to lr / (batch (1 - momentum)) alone (Jastrzebski et al., arXiv:1711.04623, section 2;
+Smith and Le, arXiv:1710.06451, section 5, for momentum).
+
+The claims and the rules of their verdicts were written down before the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from statistics import fmean
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from scipy.stats import linregress
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from experiments.build import build
+from experiments.figures.claims import Claim, spread, where
+from experiments.figures.runs import RESULTS, configuration, jobs, train
+from experiments.figures.style import BLUE, GREEN, ORANGE, band, legend, new_figure, save
+from experiments.rows import Row, add, markdown, quiet, read
+from lightning_onecycle import GradientNoiseScale
+from lightning_onecycle.measure import noise_factor, simple_noise_scale
+
+EXPERIMENT = "noise"
+CYCLE = RESULTS / "noise_cycle.csv"
+DRIFT = RESULTS / "noise_drift.csv"
+BATCHES = {32: BLUE, 128: ORANGE, 512: GREEN}
+SEEDS = (0, 1, 2)
+
+# Of the copies that drift apart.
+WARM_UP, WARM_UP_LR, WARM_UP_BATCH = 300, 0.05, 128  # steps from the initial weights
+COPIES = 12
+TIME = 4.0  # steps x lr / (1 - momentum)
+HYPER = ((0.02, 0.0), (0.04, 0.0), (0.004, 0.8), (0.008, 0.8))  # lr, momentum
+DRAWN = 100  # batches for the variance of a single step
+
+
+class Noise(Callback):
+    """Keep what `GradientNoiseScale` finds, with the learning rate; list it behind that."""
+
+    def __init__(self, measurement: GradientNoiseScale) -> None:
+        self.measurement = measurement
+        self.rows: list[Row] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Take what was measured before this step."""
+        found = self.measurement.latest
+        if trainer.global_step % self.measurement.every_n_steps == 0 and found:
+            group = trainer.optimizers[0].param_groups[0]
+            values = {"lr": group["lr"], "momentum": group["momentum"]}
+            values |= {tag.removeprefix("measure/"): value for tag, value in found.items()}
+            rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+            if rounded.keys() >= {"noise_scale"}:  # finite
+                self.rows.append({"step": trainer.global_step, **rounded})
+
+
+def run_cycles() -> None:
+    """Train 1cycle with each batch size, as far as it is not there yet."""
+    for job in jobs(EXPERIMENT):
+        cfg = configuration(f"experiment={EXPERIMENT}", *job, "trainer.enable_progress_bar=false")
+        key = {"batch": cfg.data.batch_size, "seed": cfg.seed}
+        if where(read(CYCLE), **key):
+            continue
+        measurement = build(cfg.callbacks, "noise_scale")
+        noise = Noise(measurement)
+        _, diverged, seconds, tested = train(cfg, measurement, noise)
+        accuracy = math.nan if diverged else tested["test/acc"]
+        add(CYCLE, (key | row | {"test/acc": accuracy} for row in noise.rows))
+        print(*key.values(), f"{seconds} s", noise.rows[-1], accuracy, flush=True)
+
+
+# ---- copies that drift apart --------------------------------------------------------------------
+
+
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return all values as one vector."""
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def total_variance(vectors: Sequence[Tensor]) -> float:
+    """Return the trace of the covariance of vectors, unbiased.
+
+    Example:
+        >>> total_variance([torch.tensor([0.0, 1.0]), torch.tensor([2.0, 1.0])])
+        2.0
+    """
+    return torch.stack(list(vectors)).var(dim=0).sum().item()
+
+
+def gradient(net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return the gradient of the mean loss, as one vector."""
+    loss = cross_entropy(net(images), labels)
+    return flat(torch.autograd.grad(loss, list(net.parameters())))
+
+
+def drift(
+    net: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    lr: float,
+    momentum: float,
+    batch: int,
+    steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the weights of a copy after some steps on images that ``generator`` draws."""
+    net = deepcopy(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
+    for _ in range(steps):
+        drawn = torch.randint(len(images), (batch,), generator=generator)
+        optimizer.zero_grad()
+        cross_entropy(net(images[drawn]), labels[drawn]).backward()
+        optimizer.step()
+    return flat(list(net.parameters()))
+
+
+def start(seed: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a net that was trained for some steps, and all its training images and labels."""
+    cfg = configuration(f"experiment={EXPERIMENT}", "data.augment=null", f"seed={seed}")
+    seed_everything(seed, workers=True, verbose=False)
+    data, net = build(cfg, "data"), build(cfg, "model")
+    data.setup("fit")
+    everything = (data.train.images, data.train.labels)
+    batch = tuple(part[data.train.indices] for part in everything)
+    images, labels = data.on_after_batch_transfer(batch, 0)
+    generator = torch.Generator().manual_seed(seed)
+    weights = drift(net, images, labels, WARM_UP_LR, 0.9, WARM_UP_BATCH, WARM_UP, generator)
+    nn.utils.vector_to_parameters(weights, net.parameters())
+    return net, images, labels
+
+
+def steps_for(lr: float, momentum: float) -> int:
+    """Return the steps that take `TIME`.
+
+    Example:
+        >>> steps_for(0.02, 0.0), steps_for(0.004, 0.8)
+        (200, 200)
+    """
+    return round(TIME * (1 - momentum) / lr)
+
+
+def run_drift() -> None:
+    """Let the copies drift, as far as that is not there yet."""
+    for seed in SEEDS:
+        wanted = [
+            (lr, momentum, batch)
+            for lr, momentum in HYPER
+            for batch in BATCHES
+            if not where(read(DRIFT), seed=seed, lr=lr, momentum=momentum, batch=batch)
+        ]
+        if not wanted:
+            continue
+        net, images, labels = start(seed)
+        trace = simple_noise_scale(*_two_norms(net, images, labels, seed)).trace
+        for lr, momentum, batch in wanted:
+            steps = steps_for(lr, momentum)
+            generators = [
+                torch.Generator().manual_seed(1000 * (seed + 1) + copy) for copy in range(COPIES)
+            ]
+            ends = [
+                drift(net, images, labels, lr, momentum, batch, steps, generator)
+                for generator in generators
+            ]
+            drawn = (
+                torch.randint(len(images), (batch,), generator=generators[0]) for _ in range(DRAWN)
+            )
+            gradients = [gradient(net, images[i], labels[i]) for i in drawn]
+            row = {"seed": seed, "lr": lr, "momentum": momentum, "batch": batch, "steps": steps}
+            values = {
+                "noise_factor": noise_factor(lr, batch, momentum),
+                "trace": trace,
+                "step_variance": lr**2 * total_variance(gradients),
+                "weight_variance": total_variance(ends),
+            }
+            row |= {name: float(f"{value:.6g}") for name, value in values.items()}
+            add(DRIFT, [row])
+            print(*row.values(), flush=True)
+
+
+def _two_norms(
+    net: nn.Module, images: Tensor, labels: Tensor, seed: int, small: int = 50
+) -> tuple[float, float, int, int]:
+    """Return the squared norms that `simple_noise_scale` takes: of parts, and of all images."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    parts = [gradient(net, images[i], labels[i]) for i in order.split(small)]
+    mean = torch.stack(parts).mean(0)
+    squares = torch.stack([part.dot(part) for part in parts])
+    return squares.mean().item(), mean.dot(mean).item(), small, len(images)
+
+
+# ---- what came out ------------------------------------------------------------------------------
+
+
+def cycle_claims(rows: Sequence[Row]) -> list[Claim]:
+    """Return the claims about the course over the cycle."""
+    found = []
+    for batch in BATCHES:
+        runs = [where(rows, batch=batch, seed=seed) for seed in SEEDS]
+        if not all(runs):
+            continue
+        name = f"1cycle, batch {batch}"
+
+        def at(run: list[Row], low: float, high: float, column: str) -> float:
+            last = run[-1]["step"]
+            part = [row[column] for row in run if low * last <= row["step"] <= high * last]
+            return fmean(part)
+
+        found.append(
+            Claim(
+                name,
+                "the noise scale grows in training: last tenth over second, more than 1",
+                [at(run, 0.9, 1, "noise_scale") / at(run, 0.1, 0.2, "noise_scale") for run in runs],
+                lambda v: v > 1,
+            )
+        )
+        found.append(
+            Claim(
+                name,
+                "lr x covariance / batch is largest where the rate is: the rate at its maximum,"
+                " over the peak, at least a half",
+                [
+                    max(run, key=lambda row: row["sgd_noise"])["lr"] / max(row["lr"] for row in run)
+                    for run in runs
+                ],
+                lambda v: v >= 0.5,
+            )
+        )
+        found.append(
+            Claim(
+                name,
+                "and little before and after: its maximum over the mean of the first and of the"
+                " last tenth, the smaller ratio, at least 2",
+                [
+                    max(row["sgd_noise"] for row in run)
+                    / max(at(run, 0, 0.1, "sgd_noise"), at(run, 0.9, 1, "sgd_noise"))
+                    for run in runs
+                ],
+                lambda v: v >= 2,
+            )
+        )
+    if len(found) == 3 * len(BATCHES):
+        means = {
+            batch: [
+                fmean(r["noise_scale"] for r in where(rows, batch=batch, seed=seed))
+                for seed in SEEDS
+            ]
+            for batch in BATCHES
+        }
+        found.append(
+            Claim(
+                "1cycle, batches 512 and 32",
+                "the noise scale is the net's, not the batch's: mean over the cycle, ratio between"
+                " 1/2 and 2",
+                [a / b for a, b in zip(means[512], means[32], strict=True)],
+                lambda v: 0.5 <= v <= 2,
+            )
+        )
+    return found
+
+
+def drift_claims(rows: Sequence[Row]) -> list[Claim]:
+    """Return the claims about copies that drift apart."""
+    if not all(len(where(rows, seed=seed)) == len(HYPER) * len(BATCHES) for seed in SEEDS):
+        return []
+    slopes = {"all": list(rows)}
+    slopes |= {
+        "without momentum": where(rows, momentum=0.0),
+        "with momentum 0.8": where(rows, momentum=0.8),
+    }
+    found = [
+        Claim(
+            "one step",
+            f"its variance, over lr² x tr(covariance) / batch, batch {batch}: between 0.8 and 1.25",
+            [
+                fmean(
+                    r["step_variance"] * batch / (r["lr"] ** 2 * r["trace"])
+                    for r in where(rows, seed=seed, batch=batch)
+                )
+                for seed in SEEDS
+            ],
+            lambda v: 0.8 <= v <= 1.25,
+        )
+        for batch in BATCHES
+    ]
+    found += [
+        Claim(
+            "copies",
+            f"variance of the weights against lr / (batch (1 - momentum)), {name}: exponent between"
+            " 0.9 and 1.1",
+            [_exponent(where(part, seed=seed)) for seed in SEEDS],
+            lambda v: 0.9 <= v <= 1.1,
+        )
+        for name, part in slopes.items()
+    ]
+    found.append(
+        Claim(
+            "copies",
+            "twice the rate, half of the steps: variance at lr 0.04 over that at 0.02, without"
+            " momentum, between 1.6 and 2.5",
+            [_ratio(rows, seed, (0.04, 0.0), (0.02, 0.0)) for seed in SEEDS],
+            lambda v: 1.6 <= v <= 2.5,
+        )
+    )
+    found.append(
+        Claim(
+            "copies",
+            "momentum counts as 1 / (1 - momentum): variance with momentum 0.8 over that without,"
+            " at the same lr / (1 - momentum), between 0.8 and 1.25",
+            [
+                math.sqrt(
+                    _ratio(rows, seed, (0.004, 0.8), (0.02, 0.0))
+                    * _ratio(rows, seed, (0.008, 0.8), (0.04, 0.0))
+                )
+                for seed in SEEDS
+            ],
+            lambda v: 0.8 <= v <= 1.25,
+        )
+    )
+    return found
+
+
+def _exponent(rows: Sequence[Row]) -> float:
+    logs = [(math.log(r["noise_factor"]), math.log(r["weight_variance"])) for r in rows]
+    return float(linregress(*zip(*logs, strict=True)).slope)
+
+
+def _ratio(
+    rows: Sequence[Row], seed: int, above: tuple[float, float], below: tuple[float, float]
+) -> float:
+    """Return the ratio of variances of two pairs of rate and momentum, a mean over batches."""
+
+    def variances(lr: float, momentum: float) -> Iterator[float]:
+        for batch in BATCHES:
+            (row,) = where(rows, seed=seed, lr=lr, momentum=momentum, batch=batch)
+            yield row["weight_variance"]
+
+    pairs = zip(variances(*above), variances(*below), strict=True)
+    return math.exp(fmean(math.log(a / b) for a, b in pairs))
+
+
+def table(cycle: Sequence[Row], drifted: Sequence[Row]) -> str:
+    """Return the verdicts, and below them the noise along the cycle."""
+    verdicts = [claim.row() for claim in (*drift_claims(drifted), *cycle_claims(cycle))]
+    course = []
+    for batch in BATCHES:
+        for step in (60, 300, 540, 840, 1080, 1180):
+            mine = where(cycle, batch=batch, step=step)
+            if mine:
+                line = {"batch": batch, "step": step, "n": len(mine)}
+                line["learning rate"] = f"{mine[0]['lr']:.4f}"
+                line["lr / batch"] = f"{mine[0]['noise_factor']:.2e}"
+                line["lr / (batch (1 - momentum))"] = f"{mine[0]['noise_factor_momentum']:.2e}"
+                line["noise scale (images)"] = spread([row["noise_scale"] for row in mine], 0)
+                line["lr x covariance / batch"] = f"{fmean(r['sgd_noise'] for r in mine):.2e}"
+                course.append(line)
+    return "\n\n".join(markdown(part) for part in (verdicts, course) if part) + "\n"
+
+
+def draw(cycle: Sequence[Row], drifted: Sequence[Row]) -> None:
+    """Draw the noise scale and the noise over the cycle, and how far copies drift."""
+    figure = new_figure(1, 3, width=12.0, height=3.7)
+    scale, noise, apart = figure.axes
+    for batch, color in BATCHES.items():
+        runs = [where(cycle, batch=batch, seed=seed) for seed in SEEDS]
+        steps = sorted(set.intersection(*({row["step"] for row in run} for run in runs)))
+        for ax, column in ((scale, "noise_scale"), (noise, "sgd_noise")):
+            values = [[row[column] for row in run if row["step"] in steps] for run in runs]
+            band(ax, steps, values, color, f"batch {batch}")
+        for momentum, marker in ((0.0, "o"), (0.8, "^")):
+            mine = where(drifted, batch=batch, momentum=momentum)
+            apart.plot(
+                [row["noise_factor"] for row in mine],
+                [row["weight_variance"] / row["trace"] / TIME for row in mine],
+                marker,
+                color=color,
+                markersize=5,
+                markerfacecolor="none" if momentum else color,
+                label=f"batch {batch}, momentum {momentum:g}",
+            )
+    for ax in (scale, noise):
+        ax.set_yscale("log")
+        ax.set_xlabel("optimizer step of 1cycle")
+        legend(ax, columns=3, columnspacing=1.0, handlelength=1.6)
+    scale.set_ylabel("gradient noise scale (images)")
+    noise.set_ylabel("learning rate x tr covariance / batch")
+    factors = [row["noise_factor"] for row in drifted]
+    ends = [min(factors) / 1.3, max(factors) * 1.3]
+    apart.plot(ends, ends, color="0.6", linewidth=1.0, zorder=0, label="equal")
+    apart.set_xscale("log")
+    apart.set_yscale("log")
+    apart.set_xlabel("lr / (batch (1 - momentum))")
+    apart.set_ylabel("variance of the weights\n/ (time x tr covariance)")
+    apart.legend(frameon=False, fontsize="x-small")
+    save(figure, f"{EXPERIMENT}.png")
+
+
+def main() -> None:
+    """Run, or print and write the tables and draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("step", choices=["run", "table"])
+    quiet()
+    if parser.parse_args().step == "run":
+        run_drift()
+        run_cycles()
+        return
+    cycle, drifted = read(CYCLE), read(DRIFT)
+    text = table(cycle, drifted)
+    print(text)
+    (RESULTS / f"{EXPERIMENT}.md").write_text(text)
+    draw(cycle, drifted)
+
+
+if __name__ == "__main__":
+    main()
