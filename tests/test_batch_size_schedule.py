@@ -194,7 +194,7 @@ def test_an_attribute_of_another_name():
         (GROWS, {"max_epochs": 4, "max_steps": 30}, [(2, 24), (6, 6)], 30),
         (GROWS, {"max_epochs": 1}, [(2, 12)], 12),
     ],
-    ids=str,
+    ids=lambda value: "function" if callable(value) else str(value),
 )
 def test_length_of_the_run(sizes, arguments, seen, total):
     module, used = fit(sizes, DataLoader(data(), shuffle=True), **arguments)

@@ -104,7 +104,7 @@ def overflowing():
         {"plugins": overflowing},
         {"gradient_clip_val": 0.1},
     ],
-    ids=str,
+    ids=lambda arguments: " ".join(arguments) or "plain",
 )
 def test_the_run_is_the_same_with_it_and_without_it(make, arguments):
     def made():
@@ -343,6 +343,23 @@ def test_in_a_range_test_it_leaves_nothing_either(make):
         return curve.losses, module.losses
 
     assert losses([make()]) == losses([])
+
+
+@each
+def test_a_range_test_does_not_measure(make):
+    measured = []
+
+    class Counts(type(make())):
+        def measure(self, *arguments):
+            measured.append(arguments)
+            return {}
+
+    trainer = quiet_trainer(Counts(every_n_steps=1), OneCycle(), max_epochs=2)
+    module, loader = Net(), DataLoader(samples(), batch_size=8, shuffle=True)
+    Tuner(trainer).lr_find(module, loader, min_lr=1e-4, max_lr=0.1, num_training=9)
+    assert not measured
+    trainer.fit(module, loader)
+    assert measured
 
 
 # ---- two processes ------------------------------------------------------------------------------
