@@ -346,6 +346,21 @@ def test_in_a_range_test_it_leaves_nothing_either(make):
 
 
 @each
+def test_a_training_step_that_asks_how_far_the_run_is_is_told(make):
+    seen = []
+
+    class Asks(Net):
+        def training_step(self, batch, batch_idx):
+            seen.append((self.trainer.global_step, self.current_epoch))
+            return super().training_step(batch, batch_idx)
+
+    loader = DataLoader(samples(), batch_size=8, shuffle=True)  # 8 steps an epoch
+    quiet_trainer(make(), max_epochs=2).fit(Asks(), loader)
+    assert len(seen) > 16
+    assert all(epoch == step // 8 for step, epoch in seen if step < 16)
+
+
+@each
 def test_a_range_test_does_not_measure(make):
     measured = []
 

@@ -110,6 +110,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
         stack.callback(_random_state(trainer.strategy.root_device))
         memo, _ = what_is_shared(trainer, module)
         copied = copy_module(module, memo)
+        copied.trainer = trainer  # Lightning's copies have none, and are in epoch 0 for ever
         copied.log = copied.log_dict = _nothing  # type: ignore[method-assign]
         if trainer.loggers:
             stack.callback(setattr, trainer, "loggers", trainer.loggers)

@@ -29,16 +29,17 @@ from torch.utils.data import DataLoader
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.isolation import isolated
+from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.report import RunRecord, StopOnDivergence
 
-# Those that end a run, litter, time it, or write the learning rate or the weights of its end. All
-# others take part: they are conditions of the training.
+# Those that end a run, litter, time or measure it, or write the learning rate or the weights of its
+# end. All others take part: they are conditions of the training.
 _LEFT_OUT = (
     *(Checkpoint, EarlyStopping, SpikeDetection, StopOnDivergence, Timer),
-    *(ProgressBar, ModelSummary, RunRecord),
+    *(ProgressBar, ModelSummary, RunRecord, Measurement),
     *(LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor),
     *(LearningRateFinder, BatchSizeFinder, ScheduleCallback, StochasticWeightAveraging),
 )
