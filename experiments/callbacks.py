@@ -29,7 +29,17 @@ TENSORBOARD_LAYOUT = {
         "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
         "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
-    }
+    },
+    "noise and sharpness": {
+        "gradient noise scale": ["Multiline", ["^measure/noise_scale$"]],
+        "noise factors": [
+            "Multiline",
+            ["^measure/noise_factor$", "^measure/noise_factor_momentum$"],
+        ],
+        "learning rate x covariance / batch size": ["Multiline", ["^measure/sgd_noise$"]],
+        "largest eigenvalue of the Hessian": ["Multiline", ["^measure/hessian_eigenvalue$"]],
+        "sharpness": ["Multiline", ["^measure/sharpness$", "^measure/sharpness_subspace$"]],
+    },
 }
 
 

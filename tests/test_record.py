@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from conftest import Tiny, loader, quiet_trainer
-from lightning_onecycle import Diverged, OneCycle, RunRecord
+from lightning_onecycle import BatchSizeSchedule, Diverged, OneCycle, RunRecord, Sharpness
 
 FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
 
@@ -155,3 +155,23 @@ def test_numpy_facts(tmp_path):
     trainer = quiet_trainer(RunRecord(path, seed=np.int64(3), batch_size=np.int32(2)), max_epochs=1)
     trainer.fit(Measured(), loader(2))
     assert (read(path)["seed"], read(path)["effective_batch_size"]) == (3, 2)
+
+
+def test_it_holds_what_was_measured_last(tmp_path):
+    path = tmp_path / "result.json"
+    sharpness = Sharpness(every_n_steps=4)  # and at the end, behind step 10, when it is complete
+    train(path, sharpness, max_epochs=2)
+    assert sharpness._measured_at == 10
+    result = read(path)
+    assert result["status"] == "completed"
+    assert {"measure/sharpness", "measure/hessian_eigenvalue"} <= sharpness.latest.keys()
+    for tag, value in sharpness.latest.items():
+        assert result["metrics"][tag] == value
+
+
+def test_a_batch_size_that_changes_is_no_one_number(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, BatchSizeSchedule([(0, 2), (0.5, 4)]), max_epochs=2)
+    result = read(path)
+    assert result["status"] == "completed"
+    assert result["batch_size"] is result["effective_batch_size"] is None

@@ -13,7 +13,9 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_onecycle.batch_size import BatchSizeSchedule
 from lightning_onecycle.callback import ScheduleCallback
+from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.report.divergence import Diverged
 
 Status = Literal["completed", "diverged", "interrupted", "failed"]
@@ -29,8 +31,10 @@ class RunRecord(Callback):
 
     The file holds the facts as given, ``total_steps``, ``steps`` (taken by the optimizer),
     ``max_lr``, ``world_size``, ``effective_batch_size``, ``epochs``, ``fit_seconds`` (validation
-    included, over all resumed parts), ``steps_per_second``, ``status``, ``reason`` and ``metrics``.
-    What is not finite or not known is null.
+    included, over all resumed parts), ``steps_per_second``, ``status``, ``reason`` and ``metrics``,
+    among them what `GradientNoiseScale` and `Sharpness` measured last. What is not finite or not
+    known is null; so are the batch sizes of a run with a `BatchSizeSchedule`, which has no one of
+    them.
 
     Args:
         path: The file. Written by rank 0 alone, and never half.
@@ -80,6 +84,12 @@ class RunRecord(Callback):
         """Write that the run is complete."""
         self._update(trainer, "completed", None)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add what was measured at the end of training, by callbacks behind this one."""
+        if self.result:
+            self.result["metrics"] = self._metrics(trainer)
+            self._write(trainer)
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the test is not over."""
         if self.result:
@@ -124,9 +134,9 @@ class RunRecord(Callback):
                 scheduler = callback.schedulers[0]
                 steps, total = scheduler.last_epoch, scheduler.total_steps
                 peak = max(scheduler.max_lrs)
-        batch_size = self.facts.get("batch_size")
+        changes = any(isinstance(c, BatchSizeSchedule) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        batch_size = None if changes else self.facts.get("batch_size")
         per_step = trainer.world_size * trainer.accumulate_grad_batches
-        metrics = self.result.get("metrics", {}) | _finite(trainer.callback_metrics)
         self.result = self.facts | {
             "total_steps": total,
             "steps": steps,
@@ -138,9 +148,18 @@ class RunRecord(Callback):
             "steps_per_second": round(steps / seconds, 3) if seconds > 0 else None,
             "status": status,
             "reason": reason,
-            "metrics": metrics,
+            "metrics": self._metrics(trainer),
         }
+        if changes:
+            self.result["batch_size"] = None
         self._write(trainer)
+
+    def _metrics(self, trainer: Trainer) -> dict[str, float | None]:
+        metrics = self.result.get("metrics", {}) | _finite(trainer.callback_metrics)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Measurement):
+                metrics |= callback.latest
+        return metrics
 
     def _write(self, trainer: Trainer) -> None:
         if trainer.is_global_zero:
