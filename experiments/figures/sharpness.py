@@ -38,7 +38,7 @@ PATH = RESULTS / f"{EXPERIMENT}.csv"
 SETTINGS = {
     "MLP": ("optimizer.lr=0.1",),
     "MLP, no augmentation": ("data.augment=null", "optimizer.lr=0.1"),
-    "MLP with batch norm": ("model.batch_norm=true", "optimizer.lr=0.2"),
+    "MLP with batch norm": ("model.batch_norm=true", "optimizer.lr=0.1"),
 }
 TAGS = {"eigenvalue": "measure/hessian_eigenvalue", "sharpness": "measure/sharpness"}
 NAMES = {"eigenvalue": "largest eigenvalue", "sharpness": "Keskar's sharpness (%)"}
