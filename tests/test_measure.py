@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from lightning_onecycle import GeneralizationGap
-from lightning_onecycle.measure.generalization import generalization_gap
+from lightning_onecycle.measure.generalization import generalization_gap, onset
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,35 @@ from lightning_onecycle.measure.generalization import generalization_gap
 )
 def test_generalization_gap(metrics, gaps):
     assert generalization_gap(metrics) == gaps
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "rise", "epoch"),
+    [
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 3.5, 4.0], 0.01, 2),
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 3.5, 4.0], 0.34, None),  # it rose by a third
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 4.0, 3.0, 3.5, 4.0], 0.33, 2),
+        ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 3.0, 6.0, 3.0, 4.0], 0.01, 3),  # the last of two
+        ([3.0, 2.0, 1.0], [3.0, 2.0, 1.0], 0.0, None),  # it is lowest at the end
+        ([3.0, 1.0, 2.0], [3.0, 1.0, 2.0], 0.0, None),  # the training loss rises too
+        ([1.0], [1.0], 0.0, None),
+    ],
+)
+def test_onset_of_over_fitting(train, val, rise, epoch):
+    assert onset(train, val, rise) == epoch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0], [1.0, 2.0]), "train and val must have a loss for each epoch, got 1 and 2"),
+        (([], []), "train and val must have a loss for each epoch, got 0 and 0"),
+        (([1.0], [1.0], -0.5), "rise must be >= 0, got -0.5"),
+    ],
+)
+def test_onset_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        onset(*arguments)
 
 
 class Fixed(LightningModule):

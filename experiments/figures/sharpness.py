@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.ticker import LogFormatter
 from scipy.stats import spearmanr
 
 from experiments.build import build
@@ -236,9 +237,12 @@ def draw(rows: Sequence[Row]) -> None:
             values = [curve(rows, setting, regime, seed, name) for seed in seeds]
             band(ax, steps[1:], [v[1:] for v in values], color, label, marker="o", markersize=3)
         ax.set_yscale("log")
-        ax.set_zorder(1)
-        ax.patch.set_visible(False)
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+        ax.tick_params(axis="y", which="both", labelsize="small")
         rate = ax.twinx()
+        ax.set_zorder(rate.get_zorder() + 1)
+        ax.patch.set_visible(False)
         lrs = curve(rows, setting, "onecycle", seeds[0], "lr")
         rate.fill_between(steps, lrs, color="0.93", linewidth=0)
         rate.set_ylim(0, max(lrs) * 1.05)

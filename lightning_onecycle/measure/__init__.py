@@ -1,6 +1,10 @@
 """Measurements of a run, each a pure function and below it a callback."""
 
-from lightning_onecycle.measure.generalization import GeneralizationGap, generalization_gap
+from lightning_onecycle.measure.generalization import (
+    GeneralizationGap,
+    generalization_gap,
+    onset,
+)
 from lightning_onecycle.measure.noise_scale import (
     GradientNoiseScale,
     NoiseScale,
@@ -17,6 +21,7 @@ __all__ = [
     "box_sharpness",
     "generalization_gap",
     "noise_factor",
+    "onset",
     "simple_noise_scale",
     "top_eigenvalue",
 ]

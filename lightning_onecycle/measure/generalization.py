@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_onecycle._checks import number
 
 
 def generalization_gap(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -24,6 +26,45 @@ def generalization_gap(metrics: Mapping[str, float]) -> dict[str, float]:
     if "train/acc" in metrics and "val/acc" in metrics:
         gaps["gap/acc"] = metrics["train/acc"] - metrics["val/acc"]
     return gaps
+
+
+def onset(train: Sequence[float], val: Sequence[float], rise: float = 0.01) -> int | None:
+    r"""Return where over-fitting starts: the epoch of the lowest validation loss, or None.
+
+    A network over-fits if, from there to the end, its training loss falls and its validation loss
+    rises, by more than a part ``rise`` of its lowest value: the "generalization loss" of Prechelt,
+    *Early stopping -- but when?*, 1998, section 2.2, at the end of training,
+
+    .. math::
+        GL = \frac{E_\text{val}(T)}{\min_t E_\text{val}(t)} - 1
+
+    A validation loss that jumps about while the learning rate is large has its lowest value there
+    only by chance; the end, at a small rate, decides whether it rose.
+
+    Args:
+        train: Training loss of each epoch.
+        val: Validation loss of each epoch, as many.
+        rise: Of the validation loss, >= 0.
+
+    Returns:
+        The epoch, counted from 0; the last of several that are equal. None: no over-fitting.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> onset([0.9, 0.6, 0.4, 0.2], [0.95, 0.7, 0.75, 0.8])
+        1
+        >>> onset([0.9, 0.6, 0.4, 0.2], [0.95, 0.7, 0.6, 0.6]) is None
+        True
+    """
+    rise = number("rise", rise, ">= 0", lambda v: v >= 0)
+    if not val or len(train) != len(val):
+        raise ValueError(
+            f"train and val must have a loss for each epoch, got {len(train)} and {len(val)}"
+        )
+    best = min(reversed(range(len(val))), key=val.__getitem__)
+    return best if val[-1] > (1 + rise) * val[best] and train[-1] < train[best] else None
 
 
 class GeneralizationGap(Callback):
