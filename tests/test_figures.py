@@ -367,6 +367,21 @@ def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path,
     )
 
 
+def test_headline_goes_on_from_a_higher_place_that_is_known(tmp_path, monkeypatch):
+    path = tmp_path / "headline.csv"
+    trained = fake_training(monkeypatch, path, {"onecycle": 1, "step": 1})
+    place = {"setting": "20,000 images", "schedule": "step", "steps": 125, "lr": 0.0125}
+    row = {"train/loss": 0.5, "val/loss": 0.5, "val/acc": 0.95, "test/acc": 0.7} | {
+        "diverged": False,
+        "seconds": 1.0,
+    }
+    add(path, [place | {"seed": seed} | row for seed in (0, 1, 2)])
+    headline.run(["20,000 images"], longest=125)
+    rungs = {rung for regime, _, rung, _ in trained if regime == "step"}
+    assert rungs == {0, 1, 2, -4, -2}  # the top that it finds first, and beside the rung -3
+    assert headline.curve(read(path), "20,000 images", "step").peaks == [0.0125]
+
+
 def test_headline_of_budgets_that_both_regimes_have(tmp_path, monkeypatch):
     path = tmp_path / "headline.csv"
     trained = fake_training(monkeypatch, path, {"onecycle": 1, "step": 1})

@@ -7,8 +7,8 @@ In each setting 1cycle and the standard regime (a constant learning rate, a tent
 the run on, a hundredth from three quarters on) are trained with several budgets of optimizer steps
 at the same batch size. Each budget of each regime has its peak tuned in the same way, by the
 VALIDATION accuracy, the mean of three seeds: up or down a ladder of factors of 2, which has no end,
-to the first peak that neither neighbour exceeds. The seeds are paired: they decide the initial
-weights and the order of the images.
+until the best peak of all that were tried has both of its neighbours among them. The seeds are
+paired: they decide the initial weights and the order of the images.
 
 The regimes are compared by TEST accuracy, which has decided nothing before. The speed-up is the
 standard regime's steps over the steps at which 1cycle reaches its accuracy, interpolated over their
@@ -18,6 +18,7 @@ logarithm.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -129,6 +130,25 @@ def run(settings: list[str], longest: int | None = None) -> None:
                     return fmean(measure(*place, rung, seed)["val/acc"] for seed in SEEDS)
 
                 rung = climb(score, rung)
+                # The ladder has dips as deep as its noise: go on from a higher place that is known.
+                while (best := best_rung(setting, regime, steps)) != rung:
+                    rung = climb(score, best)
+
+
+def scores(rows: list[Row], setting: str, regime: str, steps: int) -> dict[float, float]:
+    """Return the mean validation accuracy of each peak that all seeds were trained at."""
+    place = {"setting": setting, "schedule": regime, "steps": steps}
+    peaks: dict[float, list[float]] = {}
+    for row in rows:
+        if all(row[key] == value for key, value in place.items()):
+            peaks.setdefault(row["lr"], []).append(row["val/acc"])
+    return {lr: fmean(found) for lr, found in peaks.items() if len(found) == len(SEEDS)}
+
+
+def best_rung(setting: str, regime: str, steps: int) -> int:
+    """Return the rung that validates best so far."""
+    found = scores(read(PATH), setting, regime, steps)
+    return round(math.log2(max(found, key=found.__getitem__) / peak(0)))
 
 
 # ---- what came out ------------------------------------------------------------------------------
@@ -151,22 +171,15 @@ def curve(rows: list[Row], setting: str, regime: str) -> Curve:
     """Return each budget that has been tuned, at its best peak by the mean validation accuracy."""
     found = Curve([], [], [])
     for steps in SETTINGS[setting].budgets:
-        place = {"setting": setting, "schedule": regime, "steps": steps}
-        peaks: dict[float, dict[int, Row]] = {}
-        for row in rows:
-            if all(row[key] == value for key, value in place.items()):
-                peaks.setdefault(row["lr"], {})[row["seed"]] = row
-        scores = {
-            lr: fmean(row["val/acc"] for row in seeds.values())
-            for lr, seeds in peaks.items()
-            if len(seeds) == len(SEEDS)
-        }
-        best = max(scores, key=scores.__getitem__, default=None)
-        # Tuned: both neighbours have been tried with all seeds.
-        if best is not None and {round(best / 2, 8), round(best * 2, 8)} <= set(scores):
+        of_peaks = scores(rows, setting, regime, steps)
+        best = max(of_peaks, key=of_peaks.__getitem__, default=math.nan)
+        if {round(best / 2, 8), round(best * 2, 8)} <= set(of_peaks):  # it is tuned
+            place = {"setting": setting, "schedule": regime, "steps": steps, "lr": best}
+            mine = [row for row in rows if all(row[key] == place[key] for key in place)]
+            accuracies = {row["seed"]: row["test/acc"] for row in mine}
             found.steps.append(steps)
             found.peaks.append(best)
-            found.accuracies.append([peaks[best][seed]["test/acc"] for seed in SEEDS])
+            found.accuracies.append([accuracies[seed] for seed in SEEDS])
     return found
 
 
@@ -262,6 +275,8 @@ def factors(onecycle: Curve, standard: Curve) -> list[Row]:
 def draw() -> None:
     """Draw what is there."""
     found = list(curves())
+    if not found:
+        return
     points = [(name, *((c.steps, c.accuracies) for c in pair)) for name, *pair in found]
     save(plot_all(points), "headline_curves.png")
     speed_ups = [(name, *speed_up(one, std, std.steps[-1])) for name, one, std in found]
