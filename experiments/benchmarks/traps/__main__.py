@@ -120,7 +120,9 @@ def count(rows: list[Row]) -> str:
     for side in ("us", "them"):
         verdicts = Counter(row[side] for row in numbered)
         rest = ", ".join(f"{verdicts[v]} {v}" for v in ("partly", "no", "n/a") if verdicts[v])
-        parts.append(f"{side} {verdicts['yes']} of {len(numbered)}" + (f" ({rest})" if rest else ""))
+        parts.append(
+            f"{side} {verdicts['yes']} of {len(numbered)}" + (f" ({rest})" if rest else "")
+        )
     return f"Handled: {'; '.join(parts)}."
 
 

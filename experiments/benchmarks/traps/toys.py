@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_onecycle import ScheduleLR, one_cycle
 
-SEEN = SimpleNamespace(steps=[], losses=[], batches=0, validated=0)
+SEEN = SimpleNamespace(steps=[], losses=[], batches=0, validated=0, testing=False)
 """What happened, where a module that is copied writes it down, too."""
 
 
@@ -153,7 +153,11 @@ def trainer(*callbacks: Callback, **arguments: Any) -> Trainer:
 
 
 def fit(
-    net: LightningModule, *callbacks: Callback, data: Any = 12, ckpt_path: Any = None, **arguments: Any
+    net: LightningModule,
+    *callbacks: Callback,
+    data: Any = 12,
+    ckpt_path: Any = None,
+    **arguments: Any,
 ) -> Trainer:
     """Train, and return the trainer; what was used is in ``SEEN``."""
     forget()
