@@ -34,7 +34,7 @@ from torch.nn.functional import cross_entropy
 from experiments.build import build
 from experiments.figures.claims import Claim, spread, where
 from experiments.figures.runs import RESULTS, configuration, jobs, train
-from experiments.figures.style import BLUE, GREEN, ORANGE, band, legend, new_figure, save
+from experiments.figures.style import BLUE, DASHES, GREEN, ORANGE, band, legend, new_figure, save
 from experiments.rows import Row, add, markdown, quiet, read
 from lightning_onecycle import GradientNoiseScale
 from lightning_onecycle.measure import noise_factor, simple_noise_scale
@@ -44,17 +44,22 @@ CYCLE = RESULTS / "noise_cycle.csv"
 DRIFT = RESULTS / "noise_drift.csv"
 BATCHES = {32: BLUE, 128: ORANGE, 512: GREEN}
 SEEDS = (0, 1, 2)
+COLUMNS = ("grad_variance", "grad_sq", "noise_factor", "noise_factor_momentum", "sgd_noise")
 
 # Of the copies that drift apart.
 WARM_UP, WARM_UP_LR, WARM_UP_BATCH = 300, 0.05, 128  # steps from the initial weights
 COPIES = 12
 TIME = 4.0  # steps x lr / (1 - momentum)
 HYPER = ((0.02, 0.0), (0.04, 0.0), (0.004, 0.8), (0.008, 0.8))  # lr, momentum
+PARTS = tuple((i / 10, (i + 1) / 10) for i in range(10))  # of the run, for averages
 DRAWN = 100  # batches for the variance of a single step
 
 
 class Noise(Callback):
-    """Keep what `GradientNoiseScale` finds, with the learning rate; list it behind that."""
+    """Keep what `GradientNoiseScale` finds, with the learning rate; list it behind that.
+
+    The scale itself is left out: a ratio of averages that are taken later (`noise_scale`).
+    """
 
     def __init__(self, measurement: GradientNoiseScale) -> None:
         self.measurement = measurement
@@ -62,14 +67,23 @@ class Noise(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Take what was measured before this step."""
-        found = self.measurement.latest
-        if trainer.global_step % self.measurement.every_n_steps == 0 and found:
+        if trainer.global_step % self.measurement.every_n_steps == 0:
             group = trainer.optimizers[0].param_groups[0]
             values = {"lr": group["lr"], "momentum": group["momentum"]}
-            values |= {tag.removeprefix("measure/"): value for tag, value in found.items()}
+            values |= {name: self.measurement.latest[f"measure/{name}"] for name in COLUMNS}
             rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-            if rounded.keys() >= {"noise_scale"}:  # finite
-                self.rows.append({"step": trainer.global_step, **rounded})
+            self.rows.append({"step": trainer.global_step, **rounded})
+
+
+def noise_scale(rows: Sequence[Row]) -> float:
+    """Return tr(covariance) over the squared gradient, both averaged; infinite below the noise.
+
+    Example:
+        >>> noise_scale([{"grad_variance": 3, "grad_sq": -1}, {"grad_variance": 5, "grad_sq": 3}])
+        4.0
+    """
+    trace, square = (fmean(row[name] for row in rows) for name in ("grad_variance", "grad_sq"))
+    return trace / square if square > 0 else math.inf
 
 
 def run_cycles() -> None:
@@ -218,20 +232,16 @@ def cycle_claims(rows: Sequence[Row]) -> list[Claim]:
             continue
         name = f"1cycle, batch {batch}"
 
-        def at(run: list[Row], low: float, high: float, column: str) -> float:
-            last = run[-1]["step"]
-            part = [row[column] for row in run if low * last <= row["step"] <= high * last]
-            return fmean(part)
-
-        found.append(
+        found += [
             Claim(
                 name,
-                "the noise scale grows in training: last tenth over second, more than 1",
-                [at(run, 0.9, 1, "noise_scale") / at(run, 0.1, 0.2, "noise_scale") for run in runs],
+                "the noise scale grows in training: last fifth over second fifth, more than 1",
+                [
+                    noise_scale(part(run, 0.8, 1.0)) / noise_scale(part(run, 0.2, 0.4))
+                    for run in runs
+                ],
                 lambda v: v > 1,
-            )
-        )
-        found.append(
+            ),
             Claim(
                 name,
                 "lr x covariance / batch is largest where the rate is: the rate at its maximum,"
@@ -241,39 +251,46 @@ def cycle_claims(rows: Sequence[Row]) -> list[Claim]:
                     for run in runs
                 ],
                 lambda v: v >= 0.5,
-            )
-        )
-        found.append(
+            ),
             Claim(
                 name,
-                "and little before and after: its maximum over the mean of the first and of the"
-                " last tenth, the smaller ratio, at least 2",
+                "and little before and after: mean of the middle fifth over that of the first and"
+                " of the last tenth, the smaller ratio, at least 2",
                 [
-                    max(row["sgd_noise"] for row in run)
-                    / max(at(run, 0, 0.1, "sgd_noise"), at(run, 0.9, 1, "sgd_noise"))
+                    noise_in(part(run, 0.4, 0.6))
+                    / max(noise_in(part(run, 0.0, 0.1)), noise_in(part(run, 0.9, 1.0)))
                     for run in runs
                 ],
                 lambda v: v >= 2,
-            )
-        )
+            ),
+        ]
     if len(found) == 3 * len(BATCHES):
-        means = {
-            batch: [
-                fmean(r["noise_scale"] for r in where(rows, batch=batch, seed=seed))
-                for seed in SEEDS
-            ]
+        of_batch = {
+            batch: [noise_scale(where(rows, batch=batch, seed=seed)) for seed in SEEDS]
             for batch in BATCHES
         }
-        found.append(
+        found += [
             Claim(
-                "1cycle, batches 512 and 32",
-                "the noise scale is the net's, not the batch's: mean over the cycle, ratio between"
+                f"1cycle, batches 512 and {batch}",
+                "the noise scale is the net's, not the batch's: over the whole cycle, ratio between"
                 " 1/2 and 2",
-                [a / b for a, b in zip(means[512], means[32], strict=True)],
+                [a / b for a, b in zip(of_batch[512], of_batch[batch], strict=True)],
                 lambda v: 0.5 <= v <= 2,
             )
-        )
+            for batch in (32, 128)
+        ]
     return found
+
+
+def part(run: Sequence[Row], low: float, high: float) -> list[Row]:
+    """Return the rows of a part of the run."""
+    total = run[-1]["step"]
+    return [row for row in run if low * total <= row["step"] <= high * total]
+
+
+def noise_in(rows: Sequence[Row]) -> float:
+    """Return the mean of learning rate x covariance / batch."""
+    return fmean(row["sgd_noise"] for row in rows)
 
 
 def drift_claims(rows: Sequence[Row]) -> list[Claim]:
@@ -361,17 +378,28 @@ def table(cycle: Sequence[Row], drifted: Sequence[Row]) -> str:
     verdicts = [claim.row() for claim in (*drift_claims(drifted), *cycle_claims(cycle))]
     course = []
     for batch in BATCHES:
-        for step in (60, 300, 540, 840, 1080, 1180):
-            mine = where(cycle, batch=batch, step=step)
-            if mine:
-                line = {"batch": batch, "step": step, "n": len(mine)}
-                line["learning rate"] = f"{mine[0]['lr']:.4f}"
-                line["lr / batch"] = f"{mine[0]['noise_factor']:.2e}"
-                line["lr / (batch (1 - momentum))"] = f"{mine[0]['noise_factor_momentum']:.2e}"
-                line["noise scale (images)"] = spread([row["noise_scale"] for row in mine], 0)
-                line["lr x covariance / batch"] = f"{fmean(r['sgd_noise'] for r in mine):.2e}"
+        for low, high in PARTS:
+            parts = [part(run, low, high) for run in _runs(cycle, batch)]
+            if parts:
+                line = {"batch": batch, "part of the run": f"{low:g} to {high:g}", "n": len(parts)}
+                for title, name in (
+                    ("learning rate", "lr"),
+                    ("lr / batch", "noise_factor"),
+                    ("lr / (batch (1 - momentum))", "noise_factor_momentum"),
+                ):
+                    line[title] = f"{fmean(row[name] for row in parts[0]):.2e}"
+                line["tr covariance"] = spread(
+                    [fmean(row["grad_variance"] for row in rows) for rows in parts], 0
+                )
+                line["noise scale (images)"] = ", ".join(f"{noise_scale(r):.0f}" for r in parts)
+                line["lr x covariance / batch"] = spread([noise_in(rows) for rows in parts], 4)
                 course.append(line)
-    return "\n\n".join(markdown(part) for part in (verdicts, course) if part) + "\n"
+    return "\n\n".join(markdown(lines) for lines in (verdicts, course) if lines) + "\n"
+
+
+def _runs(cycle: Sequence[Row], batch: int) -> list[list[Row]]:
+    runs = [where(cycle, batch=batch, seed=seed) for seed in SEEDS]
+    return [run for run in runs if run]
 
 
 def draw(cycle: Sequence[Row], drifted: Sequence[Row]) -> None:
@@ -379,11 +407,15 @@ def draw(cycle: Sequence[Row], drifted: Sequence[Row]) -> None:
     figure = new_figure(1, 3, width=12.0, height=3.7)
     scale, noise, apart = figure.axes
     for batch, color in BATCHES.items():
-        runs = [where(cycle, batch=batch, seed=seed) for seed in SEEDS]
-        steps = sorted(set.intersection(*({row["step"] for row in run} for run in runs)))
-        for ax, column in ((scale, "noise_scale"), (noise, "sgd_noise")):
-            values = [[row[column] for row in run if row["step"] in steps] for run in runs]
-            band(ax, steps, values, color, f"batch {batch}")
+        runs = _runs(cycle, batch)
+        if runs:
+            seeds = [[noise_in(part(run, *p)) for p in PARTS] for run in runs]
+            steps = [1200 * (low + high) / 2 for low, high in PARTS]
+            band(noise, steps, seeds, color, f"batch {batch}", marker="o", markersize=3)
+            scales = [noise_scale([row for run in runs for row in part(run, *p)]) for p in PARTS]
+            scale.plot(
+                steps, scales, color=color, linestyle=DASHES[color], marker="o", markersize=3
+            )
         for momentum, marker in ((0.0, "o"), (0.8, "^")):
             mine = where(drifted, batch=batch, momentum=momentum)
             apart.plot(
@@ -398,7 +430,7 @@ def draw(cycle: Sequence[Row], drifted: Sequence[Row]) -> None:
     for ax in (scale, noise):
         ax.set_yscale("log")
         ax.set_xlabel("optimizer step of 1cycle")
-        legend(ax, columns=3, columnspacing=1.0, handlelength=1.6)
+    legend(noise, columns=3, columnspacing=1.0, fontsize="small")
     scale.set_ylabel("gradient noise scale (images)")
     noise.set_ylabel("learning rate x tr covariance / batch")
     factors = [row["noise_factor"] for row in drifted]
