@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from matplotlib.ticker import LogFormatter
 from scipy.stats import linregress
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -431,16 +432,24 @@ def draw(cycle: Sequence[Row], drifted: Sequence[Row]) -> None:
         ax.set_yscale("log")
         ax.set_xlabel("optimizer step of 1cycle")
     legend(noise, columns=3, columnspacing=1.0, fontsize="small")
+    scale.yaxis.set_major_formatter("{x:g}")
+    scale.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     scale.set_ylabel("gradient noise scale (images)")
     noise.set_ylabel("learning rate x tr covariance / batch")
     factors = [row["noise_factor"] for row in drifted]
     ends = [min(factors) / 1.3, max(factors) * 1.3]
-    apart.plot(ends, ends, color="0.6", linewidth=1.0, zorder=0, label="equal")
+    apart.plot(ends, ends, color="0.6", linewidth=1.0, zorder=0, label="one to one")
     apart.set_xscale("log")
     apart.set_yscale("log")
     apart.set_xlabel("lr / (batch (1 - momentum))")
     apart.set_ylabel("variance of the weights\n/ (time x tr covariance)")
-    apart.legend(frameon=False, fontsize="x-small")
+    apart.legend(frameon=False, fontsize="x-small", loc="lower right")
+    for ax, title in (
+        (scale, "Noise scale over 1cycle, all seeds"),
+        (noise, "Noise over 1cycle"),
+        (apart, "Copies that drift apart"),
+    ):
+        ax.set_title(title, loc="left", fontsize="medium", pad=22)
     save(figure, f"{EXPERIMENT}.png")
 
 
