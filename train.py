@@ -82,15 +82,22 @@ def main(cfg: DictConfig) -> float | None:
         return run(cfg, directory)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
-        record_failure(directory / RESULT, str(error), overrides=overrides())
+        record_failure(directory / RESULT, str(error), **as_given())
         sys.exit(1)
     except Diverged:
         sys.exit(1)
+    except KeyboardInterrupt:  # before training, or in the test
+        record_failure(directory / RESULT, "KeyboardInterrupt", status="interrupted", **as_given())
+        sys.exit(130)
+    except Exception as error:
+        record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **as_given())
+        raise
 
 
-def overrides() -> list[str]:
+def as_given() -> dict[str, list[str]]:
     """Return what the run was given on the command line, or by a sweep."""
-    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    options = HydraConfig.get().overrides.task
+    return {"overrides": [option for option in options if not option.startswith("resume=")]}
 
 
 def run(cfg: DictConfig, directory: Path) -> float | None:
@@ -105,7 +112,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
-    facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, "overrides": overrides()}
+    facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, **as_given()}
     record = RunRecord(directory / RESULT, **facts)
     scheduling = ScheduleCallback(schedule, budget=cfg.budget)
     callbacks = [
@@ -217,21 +224,23 @@ def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict
 @rank_zero_only
 def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     """Print what came of the run and how to look at it."""
-    metrics = result["metrics"]
+    metrics = result.get("metrics", {})
     shown = ", ".join(
         f"{name} {metrics[name]:.4f}"
         for name in ("val/loss", "val/acc", "test/acc")
         if metrics.get(name) is not None
     )
-    log.info(
-        f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
-        f" {result['reason'] or shown}"
-    )
-    if directory.is_relative_to(Path.cwd()):
-        directory = directory.relative_to(Path.cwd())
-    if result["status"] == "interrupted" and (directory / CHECKPOINT).is_file():
+    if result.get("steps") is not None:
+        log.info(
+            f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
+            f" {result['reason'] or shown}"
+        )
+    start = Path(HydraConfig.get().runtime.cwd)
+    if directory.is_relative_to(start):
+        directory = directory.relative_to(start)
+    if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
         log.info(f"go on: python train.py {shlex.quote(f'resume={directory}')}")
-    log.info(f"results: {directory / 'result.json'}")
+    log.info(f"results: {directory / RESULT}")
     log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 
 

@@ -70,8 +70,9 @@ class RandomState(Callback):
 class SaveOnInterrupt(Checkpoint):
     """On Ctrl-C or SIGTERM, finish the batch, save ``path`` and end the run.
 
-    A second Ctrl-C ends it at once. As a ``Checkpoint`` this callback runs behind the others, so
-    that their state is complete in what it saves.
+    All ranks end at the same batch. A second Ctrl-C ends it at once. As a ``Checkpoint`` this
+    callback runs behind the others, so that their state is complete in what it saves. Who else has
+    taken SIGTERM before the run, as a cluster's launcher does, keeps it.
 
     Args:
         path: Where the checkpoint goes.
@@ -79,52 +80,54 @@ class SaveOnInterrupt(Checkpoint):
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
-        self._interrupted = False
-        self._saved = False
-        self._previous_handler: Any = None
+        self._received: int | None = None
+        self._ours: list[int] = []
+        self._previous: dict[int, Any] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See whose SIGTERM is, before Lightning takes it."""
+        free = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
+        self._ours = [signal.SIGINT, *([signal.SIGTERM] if free else [])]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over Ctrl-C."""
-        self._interrupted = self._saved = False
+        """Take over the signals."""
+        self._received = None
         if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_signal)
+            self._previous = {n: signal.signal(n, self._on_signal) for n in self._ours}
 
     def _on_signal(self, signum: int, frame: Any) -> None:
-        if self._interrupted:
+        if self._received is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self._interrupted = True
+        self._received = signum
         log.info("Interrupted: ending after this batch. Ctrl-C again ends at once.")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End the run between two batches, all ranks at the same one."""
-        interrupted = self._interrupted
+        interrupted = self._received is not None
         if trainer.world_size > 1:
             interrupted = trainer.strategy.reduce_boolean_decision(interrupted, all=False)
         if interrupted:
             trainer.save_checkpoint(self.path)
-            self._saved = True
-            raise KeyboardInterrupt
+            raise SIGTERMException if self._received == signal.SIGTERM else KeyboardInterrupt
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save on SIGTERM, which Lightning raises between two batches."""
-        if isinstance(exception, SIGTERMException) and not self._saved:
-            trainer.save_checkpoint(self.path)
+        """Give the signals back."""
         self._give_back()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give Ctrl-C back."""
-        if self._interrupted:
+        """Give the signals back."""
+        if self._received is not None:
             log.info("The run was at its end when it was interrupted.")
         self._give_back()
 
     def _give_back(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler)
+        self._previous = {}
 
 
 class ShowPlan(Callback):

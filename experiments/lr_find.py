@@ -46,17 +46,25 @@ def draw_sweep(folder: Path) -> None:
     With ``-m optimizer.weight_decay=...`` that is the figure from which Smith chooses the weight
     decay: arXiv:1803.09820, section 4.4.
     """
-    curves = sorted(folder.glob(f"*/{CURVE}"), key=lambda path: path.stat().st_mtime)
-    if len(curves) < 2:
+    paths = sorted(folder.glob(f"*/{CURVE}"), key=lambda path: path.stat().st_mtime)
+    read = [(path, _curve_and_options(path)) for path in paths]
+    curves = {path: found[0] for path, found in read if found is not None}
+    options = {path: found[1] for path, found in read if found is not None}
+    if len(options) < 2:
         return
-    options = {
-        path: list(OmegaConf.load(path.parent / ".hydra" / "overrides.yaml")) for path in curves
-    }
     common = set.intersection(*(set(of_job) for of_job in options.values()))
     labelled = {
-        ", ".join(option for option in options[path] if option not in common): LRCurve.load(path)
-        for path in curves
+        ", ".join(option for option in of_job if option not in common): curves[path]
+        for path, of_job in options.items()
     }
     axes = plot_lr_curves(labelled)
     axes.figure.savefig(folder / "lr_find.png")
-    log.info(f"all {len(curves)} so far: {folder / 'lr_find.png'}")
+    log.info(f"all {len(options)} so far: {folder / 'lr_find.png'}")
+
+
+def _curve_and_options(path: Path) -> tuple[LRCurve, list[str]] | None:
+    try:
+        return LRCurve.load(path), list(OmegaConf.load(path.parent / ".hydra" / "overrides.yaml"))
+    except (OSError, ValueError) as error:
+        log.info(f"left out of the picture of all: {path}: {error}")
+        return None

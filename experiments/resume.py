@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
@@ -30,7 +31,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
         is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
         (flags if argument.startswith("-") or is_value else options).append(argument)
     given = [option for option in options if option.lstrip("+").startswith("resume=")]
-    name = given[-1].partition("=")[2].strip("'\"") if given else ""
+    name = _unquoted(given[-1].partition("=")[2]) if given else ""
     if name in ("", "null"):
         return [*flags, *options]
     directory = Path(name)
@@ -43,13 +44,21 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
             )
     if {"-m", "--multirun"} & set(flags):
         sys.exit(f"train.py: resume must be given to a single run, got {name!r} with --multirun")
-    options = [option for option in options if option not in given]
-    groups = {o.partition("=")[0] for o in options if (CONF / o.partition("=")[0]).is_dir()}
-    earlier = [str(option) for option in OmegaConf.load(started_with)]
-    earlier = [option for option in earlier if option.split(".")[0] not in groups]
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
     here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    options = [option for option in options if option not in [*given, *here]]
+    groups = {o.partition("=")[0] for o in options if (CONF / o.partition("=")[0]).is_dir()}
+    earlier = [str(option) for option in OmegaConf.load(started_with)]
+    # Lightning gives what is given here to further ranks, which come through here again.
+    earlier = [o for o in earlier if o not in options and o.split(".")[0] not in groups]
     return [*flags, *earlier, *options, *here]
+
+
+def _unquoted(value: str) -> str:
+    """Return a value without the quotes that Hydra would take away, if it has them."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return str(OverridesParser.create().parse_override(f"resume={value}").value())
+    return value
 
 
 def check_directory(cfg: DictConfig, directory: Path) -> None:
@@ -69,7 +78,7 @@ def check_directory(cfg: DictConfig, directory: Path) -> None:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of it
         raise UsageError(f"resume: {checkpoint} cannot be read: {error}") from error
-    if rank_zero_only.rank == 0:
+    if rank_zero_only.rank == 0 and (directory / ".hydra").is_dir():
         options = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
         OmegaConf.save(OmegaConf.create(options), directory / ".hydra" / "overrides.yaml")
         OmegaConf.save(cfg, directory / ".hydra" / "config.yaml")

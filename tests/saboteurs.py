@@ -5,6 +5,7 @@ import signal
 import time
 
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import Checkpoint
 
 
 class Saboteur(Callback):
@@ -42,6 +43,27 @@ class Kill(Saboteur):
 class Raise(Saboteur):
     def harm(self):
         raise RuntimeError("the cable was pulled")
+
+
+class KillAtTheEnd(Checkpoint):
+    """Kill the run when its last epoch is over and saved, and before anybody says so."""
+
+    def __init__(self, once):
+        self.once = once
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == trainer.max_epochs - 1 and not os.path.exists(self.once):
+            open(self.once, "x").close()
+            trainer.strategy.barrier()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class TermAtEpochEnd(Callback):
+    """Send the first rank SIGTERM when all are about to leave an epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.global_rank == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Slow(Callback):

@@ -17,7 +17,9 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
+from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
+from lightning_onecycle.sweep.callback import file_name
 from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
@@ -293,6 +295,67 @@ def test_more_seeds_later(tmp_path):
     assert after["schedule=step,seed=0"]["fit_seconds"] == before["schedule=step"]["fit_seconds"]
 
 
+def test_a_directory_that_is_given_by_a_way_around(tmp_path):
+    around = os.path.relpath(tmp_path, ROOT)
+    assert ".." in around
+    sweep = (*QUIET, "-m", "seed=1,1", "trainer.max_epochs=1", f"hydra.sweep.dir={around}")
+    code, output = run(*sweep)
+    assert code == 0, output
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "notes.txt").write_text("mine")
+    before = {path: path.stat().st_mtime for path in tmp_path.glob("*/events*")}
+    assert len(before) == 6  # training, validation and test, and hparams, of the two jobs
+    code, output = run(*sweep)
+    assert code == 0, output
+    assert output.count("not run again") == 2
+    assert {path: path.stat().st_mtime for path in tmp_path.glob("*/events*")} == before
+    assert (tmp_path / "own" / "notes.txt").read_text() == "mine"
+
+
+def test_a_single_run_in_the_same_place_is_left_alone(tmp_path):
+    short = (*QUIET, "trainer.max_epochs=1")
+    code, output = run(*short, "seed=1", f"hydra.run.dir={tmp_path / 'best'}")
+    assert code == 0, output
+    before = sorted(tmp_path.rglob("*"))
+    code, output = run(*short, "-m", "seed=1,2", f"hydra.sweep.dir={tmp_path}")
+    assert code == 0, output
+    assert "not run again" not in output
+    assert set(before) <= set(tmp_path.rglob("*"))
+
+
+def test_a_job_on_two_devices_that_was_killed_goes_on(tmp_path):
+    # With an option that can be given once only, and at its very end.
+    kill = f"{{_target_: saboteurs.Kill, seed: 0, step: 15, rank: 1, once: {tmp_path / 'kill'}}}"
+    end = f"{{_target_: saboteurs.KillAtTheEnd, once: {tmp_path / 'end'}}}"
+    sweep = (
+        *QUIET, "-m", "trainer=ddp_cpu", "seed=0", "trainer.max_epochs=3",
+        f"+callbacks.kill={kill}", f"+callbacks.end={end}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    code, output = run(*sweep)
+    assert code == 1, output
+    code, output = run(*sweep)
+    assert code == 1, output
+    assert "going on from its checkpoint" in output
+    assert (tmp_path / "end").exists()
+    code, output = run(*sweep)
+    assert code == 0, output
+    (result,) = results_of(tmp_path / "sweep").values()
+    assert (result["status"], result["reason"], result["steps"]) == ("completed", None, 27)
+    assert result["metrics"]["test/acc"] > 0.5
+
+
+def test_sigterm_on_one_rank_ends_all_at_the_same_batch(tmp_path):
+    term = "+callbacks.term={_target_: saboteurs.TermAtEpochEnd}"
+    process = start(
+        *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=9", term, f"hydra.run.dir={tmp_path}"
+    )
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["status"], result["steps"]) == ("interrupted", 10)  # of the second epoch, one
+    assert not processes_that_name(tmp_path)
+
+
 def test_other_options_in_the_same_directory_are_refused(tmp_path):
     short = (*QUIET, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     code, output = run(*short, "trainer.max_epochs=1")
@@ -302,6 +365,11 @@ def test_other_options_in_the_same_directory_are_refused(tmp_path):
     assert "hydra.sweep.dir must be a new directory" in output
     assert "0-seed=0 had trainer.max_epochs=1 and not trainer.max_epochs=2" in output
     assert {r["steps"] for r in results_of(tmp_path).values()} == {EPOCH}
+    # The records are still those of what was run.
+    for directory in tmp_path.glob("*-seed=*"):
+        assert "trainer.max_epochs=1" in OmegaConf.load(directory / ".hydra" / "overrides.yaml")
+        assert OmegaConf.load(directory / ".hydra" / "config.yaml").trainer.max_epochs == 1
+    assert "trainer.max_epochs=2" not in (tmp_path / "results.md").read_text()
 
 
 def test_two_sweeps_in_one_directory(tmp_path):
@@ -467,7 +535,41 @@ def test_optuna(tmp_path):
     assert output.count("not run again") == 3
 
 
+def test_a_search_goes_on_behind_trials_that_diverge_or_fail(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    fail = "{_target_: saboteurs.Raise, seed: 0, step: 3, once: " + str(tmp_path / "once") + "}"
+    _, output = run(
+        *QUIET, "experiment=tune_onecycle", "hydra.sweeper.n_trials=3", "trainer.max_epochs=1",
+        "optimizer.lr=tag(log, interval(1e8, 1e9))", f"+callbacks.fail={fail}",
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    statuses = sorted(r["status"] for r in results_of(tmp_path / "sweep").values())
+    assert len(statuses) == 3, output
+    assert set(statuses) <= {"diverged", "failed"}
+    assert "3 jobs" in output
+
+
 # ---- small pieces ------------------------------------------------------------------------------
+
+
+def test_names_of_directories():
+    assert file_name("schedule=step,optimizer.lr=0.1") == "schedule=step,optimizer.lr=0.1"
+    assert file_name("data.root=/data,note='a b'") == "data.root=_data,note=_a b_"
+    long, other = (file_name("+note=" + letter * 300) for letter in "xy")
+    assert len(long.encode()) < 255
+    assert long != other
+    assert len(file_name("é" * 300).encode()) < 255
+
+
+def test_a_directory_to_resume_may_end_with_a_quote(tmp_path):
+    directory = tmp_path / "0-+note='a b'"
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / ".hydra" / "overrides.yaml").write_text('["+note=\'a b\'", "seed=1"]')
+    (directory / "checkpoints").mkdir()
+    (directory / "checkpoints" / "last.ckpt").touch()
+    once = arguments_for_hydra([f"resume={directory}"])
+    assert once[:2] == ["+note='a b'", "seed=1"]
+    assert arguments_for_hydra(once) == once  # as Lightning's further ranks are started
 
 
 @pytest.mark.parametrize(
@@ -499,7 +601,7 @@ def test_the_outcome_of_a_job(tmp_path):
         job.outcome()
     assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
     assert left(status="completed", reason=None, metrics={}) is None
-    assert math.isnan(left(status="diverged", reason="loss is nan", metrics={}))
+    assert left(status="diverged", reason="loss is nan", metrics={}) is None
     with pytest.raises(JobFailed, match="0-a: killed by SIGKILL"):
         left(status="failed", reason="killed by SIGKILL")
     with pytest.raises(JobFailed, match="0-a: still testing, or killed"):

@@ -191,7 +191,12 @@ def test_bad_input_is_refused_before_training(tmp_path, options, message):
     assert message in output
     assert "Traceback" not in output
     assert "over 360 steps" not in output
-    assert not (tmp_path / "run" / "result.json").exists()
+    record = tmp_path / "run" / "result.json"
+    if options[0].partition("=")[0] in ("resume", "schedule.pct_strat", "schedule"):
+        assert not record.exists()  # there is no configuration, and no run
+    else:
+        assert result_of(record.parent)["status"] == "failed"
+        assert message in result_of(record.parent)["reason"]
 
 
 def test_a_diverging_run_says_so(tmp_path):

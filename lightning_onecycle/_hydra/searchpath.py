@@ -1,6 +1,7 @@
 """A plugin of Hydra, which finds it by itself where the wheel is installed.
 
-There it is the package ``hydra_plugins.lightning_onecycle``; an editable install is not looked into.
+There it is the package ``hydra_plugins.lightning_onecycle``; Hydra does not look into an editable
+install.
 """
 
 from __future__ import annotations

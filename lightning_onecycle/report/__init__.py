@@ -3,6 +3,7 @@
 from lightning_onecycle.report.divergence import Diverged, StopOnDivergence
 from lightning_onecycle.report.record import (
     RunRecord,
+    Status,
     read_result,
     record_failure,
     write_result,
@@ -12,6 +13,7 @@ from lightning_onecycle.report.table import Table, collect, write_results
 __all__ = [
     "Diverged",
     "RunRecord",
+    "Status",
     "StopOnDivergence",
     "Table",
     "collect",

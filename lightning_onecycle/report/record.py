@@ -86,7 +86,9 @@ class RunRecord(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add what was measured at the end of training, by callbacks behind this one."""
-        if self.result:
+        if self._started is None:  # it was at its end when it was resumed
+            self._update(trainer, "completed", None)
+        elif self.result:
             self.result["metrics"] = self._metrics(trainer)
             self._write(trainer)
 
@@ -183,18 +185,20 @@ def read_result(path: Path) -> dict[str, Any]:
     return result if isinstance(result, dict) else {}
 
 
-def record_failure(path: Path, reason: str, **facts: Any) -> None:
+def record_failure(path: Path, reason: str, *, status: Status = "failed", **facts: Any) -> None:
     """Write why a run has ended where it could not do so itself.
 
     Args:
         path: Its ``result.json``. What the run has written there of its own end stays.
         reason: Such as ``"killed by SIGKILL"``.
+        status: What has become of it, unless it was completed before.
         **facts: What identifies the run, where there is no such file.
     """
     result = read_result(path)
     running = str(result.get("reason")).startswith("still ")
     if not result or running:
-        status = "completed" if result.get("status") == "completed" else "failed"
+        if result.get("status") == "completed":
+            status = "completed"
         kept = {"metrics": {}} | facts | result
         write_result(path, kept | {"status": status, "reason": reason})
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import logging
+import re
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,13 +16,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import write_results
 from lightning_onecycle.sweep.job import LOCK
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000
+_LONGEST_NAME = 200  # bytes; file systems have 255
 
 
 class Sweep(Callback):
@@ -48,8 +53,29 @@ class Sweep(Callback):
             sys.exit(f"hydra.sweep.dir must be free, got {root}: another sweep is at work in it")
         atexit.register(lock.release)  # not in this callback, which launchers pickle
         (root / LOCK).touch()
+        for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
         _name_by_what_is_swept(config)
         atexit.register(_print_table, root)
+
+
+def file_name(text: str) -> str:
+    """Return a name for a directory that says the text and needs no quotes, nor a directory above.
+
+    Where it is too long, its end is a hash. Hydra's configurations have it as ``${file_name:...}``.
+
+    Example:
+        >>> file_name("data.root=/data,note='a b'")
+        'data.root=_data,note=_a b_'
+    """
+    name = re.sub(r"""[/\\'"`$\x00-\x1f]""", "_", text)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{digest}"
+
+
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
 def _check_writable(key: str, directory: Path) -> None:
@@ -78,6 +104,8 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
 
 
 def _print_table(root: Path) -> None:
-    if any(root.glob("*/.hydra")):
-        print(f"\n{write_results(root).to_markdown()}\nresults: {root / 'results.md'}")
-        print(f"look: tensorboard --logdir {root}")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(FileNotFoundError):  # no job has begun
+        print(f"\n{write_results(root, plot=False).to_markdown()}\nresults: {root / 'results.md'}")
+        print(f"look: tensorboard --logdir {shlex.quote(str(root))}", flush=True)
+        write_results(root)

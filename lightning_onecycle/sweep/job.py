@@ -16,13 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle.report import read_result, record_failure, write_results
+from lightning_onecycle.report import (
+    Status,
+    read_result,
+    record_failure,
+    write_result,
+    write_results,
+)
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
@@ -38,6 +46,7 @@ LOCK = ".sweep.lock"
 """In a sweep's directory; touched when a sweep starts in it."""
 _RESULT = "result.json"
 _CHECKPOINT = Path("checkpoints", "last.ckpt")
+_LOCK = ".job.lock"
 _METRIC = "val/acc"
 _SECONDS_BETWEEN_PICTURES = 30.0
 _OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
@@ -66,7 +75,7 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
 
     Returns:
         A decorator. What it returns gives, in a sweep, the metric ``val/acc`` of ``result.json`` to
-        a sweeper that searches, NaN for a job that has diverged, and raises `JobFailed` for one
+        a sweeper that searches, None for a job that has diverged, and raises `JobFailed` for one
         that has failed.
     """
 
@@ -114,7 +123,7 @@ class Job:
     def now(cls) -> Job:
         """Return the job that Hydra is running."""
         hydra = HydraConfig.get()
-        root = Path(hydra.runtime.cwd, hydra.sweep.dir)
+        root = Path(os.path.abspath(Path(hydra.runtime.cwd, hydra.sweep.dir)))
         return cls(Path(hydra.runtime.output_dir), root, tuple(hydra.overrides.task))
 
     @property
@@ -151,27 +160,29 @@ class Job:
             JobFailed: If it has not come to its end.
         """
         rank = rank_of_many(cfg)
-        if rank is None:
-            self._take_over()
-        self._refuse_other_options()
-        if self.is_over:
-            log.info(f"{self.name}: {self.result['status']} before, not run again")
-            return self.outcome()
-        if self.can_go_on:
-            log.info(f"{self.name}: going on from its checkpoint")
-            if "resume" in cfg:
-                cfg.resume = str(self.directory)
-        try:
-            if rank is None:
-                self._clear()
-                self._run_in_a_process(task, cfg, share)
-            else:
+        if rank is not None:
+            if not self.is_over:
+                self._prepare(cfg)
                 take_rank()
                 self._run_here(task, cfg)
-        finally:
-            if not rank:
+            return self.outcome()
+        lock = FileLock(self.directory / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise JobFailed(f"{self.name}: another process is at work on it") from None
+        with lock:
+            self._take_over()
+            self._refuse_other_options()
+            if self.is_over:
+                log.info(f"{self.name}: {self.result['status']} before, not run again")
+                return self.outcome()
+            try:
+                self._prepare(cfg)
+                self._run_in_a_process(task, cfg, share)
+            finally:
                 write_results(self.root, plot=_is_due(self.root / "results.png"))
-        return self.outcome()
+            return self.outcome()
 
     def outcome(self) -> float | None:
         """Return the metric that it has left.
@@ -181,9 +192,10 @@ class Job:
         """
         result = self.result
         if result.get("status") == "diverged":
-            return float("nan")
+            return None  # Optuna's sweeper takes NaN ill
         if not self.is_over:
-            raise JobFailed(f"{self.name}: {result.get('reason') or 'it has left no result.json'}")
+            reason = result.get("reason") or f"it has left no {_RESULT} that says how it ended"
+            raise JobFailed(f"{self.name}: {reason}")
         value = result.get("metrics", {}).get(_METRIC)
         return None if value is None else float(value)
 
@@ -207,41 +219,68 @@ class Job:
         own = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_SWEEPS)]
         directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
         given = [f"resume={directory}"] if goes_on else list(self.overrides)
-        where = ["hydra.mode=RUN", f"hydra.run.dir={directory}"]
+        # Hydra's record of the job is in the directory already, and says that it is of a sweep.
+        where = ["hydra.mode=RUN", f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
         return [*_program(task), *config, *given, *own, *where]
 
     def _take_over(self) -> None:
         """Move here what an earlier sweep in the same place has done under another number."""
-        lock = self.root / LOCK
-        if not lock.is_file():
+        if self.result or self.can_go_on:
             return
+        began = (self.root / LOCK).stat().st_mtime if (self.root / LOCK).is_file() else 0.0
         for other in self.root.iterdir():
-            record = other / _RESULT
-            if other == self.directory or not record.is_file():
-                continue
-            is_earlier = other.stat().st_mtime < lock.stat().st_mtime
-            if is_earlier and _options(read_result(record)) == set(self.overrides):
-                for path in other.iterdir():
-                    if path.name != ".hydra" and path.suffix != ".log":
-                        shutil.move(path, self.directory / path.name)
-                shutil.rmtree(other)
+            if (
+                other != self.directory
+                and _options(read_result(other / _RESULT)) == set(self.overrides)
+                and other.stat().st_mtime < began
+                and _is_of_a_sweep(other)
+            ):
+                taken = self.directory / ".taken"
+                try:
+                    other.rename(taken)
+                except FileNotFoundError:  # by another job with the same options
+                    continue
+                for path in taken.iterdir():
+                    if not (self.directory / path.name).exists():
+                        path.rename(self.directory / path.name)
+                shutil.rmtree(taken)
                 return
 
     def _refuse_other_options(self) -> None:
         earlier, given = _options(self.result), set(self.overrides)
         if earlier is not None and earlier != given:
+            self._restore_record(self.result["overrides"])
             raise JobFailed(
                 "hydra.sweep.dir must be a new directory for a sweep with other options, got that"
                 f" of one whose {self.name} had {_listed(earlier - given)} and not"
                 f" {_listed(given - earlier)}"
             )
 
-    def _clear(self) -> None:
-        """Remove what is left of a run that never came to a checkpoint: it starts anew."""
-        if not self.can_go_on:
-            (self.directory / _RESULT).unlink(missing_ok=True)
-            for events in self.directory.glob("events.out.tfevents.*"):
-                events.unlink()
+    def _restore_record(self, overrides: list[str]) -> None:
+        """Put back what Hydra has written over: which options the run in this directory had."""
+        hydra = HydraConfig.get()
+        record = self.directory / str(hydra.output_subdir)
+        if record.is_dir():
+            loader = GlobalHydra.instance().config_loader()
+            cfg = loader.load_configuration(hydra.job.config_name, list(overrides), RunMode.RUN)
+            OmegaConf.save(OmegaConf.create(list(overrides)), record / "overrides.yaml")
+            OmegaConf.set_struct(cfg, False)
+            del cfg["hydra"]
+            OmegaConf.save(cfg, record / "config.yaml")
+
+    def _prepare(self, cfg: DictConfig) -> None:
+        """Have it go on from its checkpoint, or start anew where it has not come to one."""
+        if self.can_go_on:
+            log.info(f"{self.name}: going on from its checkpoint")
+            if "resume" in cfg:
+                cfg.resume = str(self.directory)
+            if self.result:  # should it end before it can say so itself
+                reason = "still starting again, or killed"
+                write_result(self.directory / _RESULT, self.result | {"reason": reason})
+            return
+        (self.directory / _RESULT).unlink(missing_ok=True)
+        for events in self.directory.glob("events.out.tfevents.*"):
+            events.unlink()
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
         if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
@@ -251,12 +290,16 @@ class Job:
             if share is not None:
                 with fit_to_be_forked(), contextlib.suppress(Exception):
                     share(cfg)
-            code = run_in_a_fork(functools.partial(self._run_here, task, cfg, exits=True))
+            end = run_in_a_fork(functools.partial(self._run_here, task, cfg, exits=True))
         else:
-            code = run_as_a_command(self.command(task, goes_on=bool(cfg.get("resume"))))
-        if code:
-            how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._record_failure(how)
+            end = run_as_a_command(self.command(task, goes_on=bool(cfg.get("resume"))))
+        if end.signal is not None:
+            self._record_failure(signal.Signals(end.signal).name, status="interrupted")
+            sys.exit(128 + end.signal)
+        if end.code < 0:
+            self._record_failure(f"killed by {signal.Signals(-end.code).name}")
+        elif end.code:
+            self._record_failure(f"exit code {end.code}")
 
     def _run_here(self, task: Task, cfg: DictConfig, exits: bool = False) -> None:
         try:
@@ -273,8 +316,9 @@ class Job:
             if error.code:
                 self._record_failure(f"exit code {error.code}")
 
-    def _record_failure(self, reason: str) -> None:
-        record_failure(self.directory / _RESULT, reason, overrides=list(self.overrides))
+    def _record_failure(self, reason: str, status: Status = "failed") -> None:
+        options = list(self.overrides)
+        record_failure(self.directory / _RESULT, reason, status=status, overrides=options)
 
 
 def _is_due(picture: Path) -> bool:
@@ -286,6 +330,15 @@ def _is_due(picture: Path) -> bool:
 
 def _options(result: dict[str, Any]) -> set[str] | None:
     return set(result["overrides"]) if "overrides" in result else None
+
+
+def _is_of_a_sweep(directory: Path) -> bool:
+    """Return whether Hydra's record says that a sweep has run in the directory, and nobody else."""
+    try:
+        hydra = OmegaConf.load(directory / ".hydra" / "hydra.yaml").hydra
+    except (OSError, AttributeError):
+        return False
+    return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
 
 
 def _listed(options: set[str]) -> str:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,37 +34,48 @@ def fit_to_be_forked() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def run_in_a_fork(run: Callable[[], None]) -> int:
+class End(NamedTuple):
+    """How a job's process has ended.
+
+    Attributes:
+        code: Its exit code; that of one that was killed is the signal's number, negative.
+        signal: What the sweep was told to end with meanwhile, Ctrl-C or SIGTERM, or None.
+    """
+
+    code: int
+    signal: int | None
+
+
+def run_in_a_fork(run: Callable[[], None]) -> End:
     """Run it in a fork of this process, which has everything imported.
 
     Args:
         run: What the fork does.
 
     Returns:
-        The exit code; that of a process that was killed is the signal's number, negative.
-
-    Raises:
-        SystemExit: If the sweep was interrupted meanwhile, when the fork has ended.
+        How it has ended.
     """
 
     def in_a_session_of_its_own() -> None:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _end_with_parent()
         run()
 
     process = multiprocessing.get_context("fork").Process(target=in_a_session_of_its_own)
     process.start()
-    with _signals_handed_on(process.pid):
+    with _signals_handed_on(process.pid) as received:
         process.join()
-    return process.exitcode or 0
+    return End(process.exitcode or 0, next(iter(received), None))
 
 
-def run_as_a_command(command: Sequence[str]) -> int:
+def run_as_a_command(command: Sequence[str]) -> End:
     """Run a command line; otherwise as `run_in_a_fork`."""
     process = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
-    with _signals_handed_on(process.pid):
+    with _signals_handed_on(process.pid) as received:
         process.wait()
-    return process.returncode
+    return End(process.returncode, next(iter(received), None))
 
 
 def _end_with_parent() -> None:
@@ -74,15 +85,15 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _signals_handed_on(session: int | None) -> Iterator[None]:
-    """Hand Ctrl-C and SIGTERM on to a job's processes, and end the sweep when the job has ended.
+def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
+    """Hand Ctrl-C and SIGTERM on to a job's processes, and list them.
 
     The processes are in a session of their own, so that each signal reaches them once.
     """
-    if session is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
     received: list[int] = []
+    if session is None or threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def hand_on(number: int, frame: Any) -> None:
         received.append(number)
@@ -91,9 +102,7 @@ def _signals_handed_on(session: int | None) -> Iterator[None]:
 
     previous = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received:
-        sys.exit(128 + received[0])
