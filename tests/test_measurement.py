@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from conftest import quiet_trainer
+from experiments.callbacks import TENSORBOARD_LAYOUT
 from lightning_onecycle import GradientNoiseScale, OneCycle, Sharpness, Tuner
 
 MAKE = {
@@ -146,6 +147,18 @@ def test_tensorboard_has_a_point_for_each_measured_step(make, tmp_path):
         steps = [event.step for event in events.Scalars(tag)]
         # Where the noise is all that is seen, there is no point.
         assert set(steps) <= set(ends) if tag == "measure/noise_scale" else steps == ends
+
+
+def test_the_charts_of_tensorboard_are_of_what_is_measured():
+    seed_everything(1, verbose=False)
+    callbacks = [GradientNoiseScale(2), Sharpness(2, subspace=2)]
+    module = Repeatable()
+    loader = DataLoader(samples(), batch_size=64)
+    quiet_trainer(*callbacks, max_epochs=2).fit(module, loader)
+    measured = {tag for callback in callbacks for tag in callback.latest}
+    charts = TENSORBOARD_LAYOUT["noise and sharpness"].values()
+    shown = {tag.strip("^$") for _, tags in charts for tag in tags}
+    assert shown == measured - {"measure/grad_variance", "measure/grad_sq"}
 
 
 @each
