@@ -98,11 +98,11 @@ def test_the_variance_of_copies_is_that_of_sgd(monkeypatch):
     images = torch.tensor([-1.0, 1.0])  # the gradient of one has variance 1
     walk = partial(noise.drift, Scores(), images, torch.zeros(2), 0.1)
     for momentum, batch, steps in ((0.0, 1, 4), (0.0, 4, 16), (0.5, 2, 3)):
-        ends = [walk(momentum, batch, steps, torch.Generator().manual_seed(n)) for n in range(2000)]
+        ends = [walk(momentum, batch, steps, torch.Generator().manual_seed(n)) for n in range(600)]
         # A gradient moves the weights by lr (1 + m + m^2 + ...), as long as there are steps.
         moved = [(1 - momentum**k) / (1 - momentum) for k in range(1, steps + 1)]
         expected = 0.1**2 / batch * sum(m**2 for m in moved)
-        assert noise.total_variance(ends) == pytest.approx(expected, rel=0.1)
+        assert noise.total_variance(ends) == pytest.approx(expected, rel=0.15)
 
 
 def drifted(power):

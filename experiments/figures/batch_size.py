@@ -45,10 +45,7 @@ class Net(NamedTuple):
     lr: float
 
 
-NETS = {
-    "MLP": Net((), 0.05),
-    "ResNet": Net(("model=resnet8", "model.width=8", "data.train_size=5000"), 0.05),
-}
+NETS = {"MLP": Net((), 0.05)}
 
 
 class Regime(NamedTuple):
