@@ -11,89 +11,80 @@ import argparse
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.benchmarks.regret import RESULTS
-from experiments.benchmarks.traps.trap import Outcome, Trap, run
+from experiments.benchmarks.traps.trap import Trap, run
 from experiments.benchmarks.traps.traps import TRAPS
 from experiments.rows import Row, markdown
 
-HANDLED = 64
-"""The traps that are numbered, and counted; those of other peers have a letter."""
-NOT_INSTALLED = Outcome("not installed", "")
+PEERS = {"fastai": "fastai", "ignite": "pytorch-ignite", "torch_lr_finder": "torch-lr-finder"}
+"""The name of each peer's distribution."""
+COMMAND = "python -m experiments.benchmarks.traps"
 
 
-def versions(names: Iterable[str]) -> dict[str, str]:
-    """Return the versions of those that are installed."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def versions(peer: str = "") -> str:
+    """Return what a case runs under: torch, Lightning, and the peer that it is about."""
+    names = ("torch", "lightning", *filter(None, [PEERS.get(peer)]))
+    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def theirs(traps: Iterable[Trap], peers_python: str | None) -> dict[str, Outcome]:
-    """Return what happens to them, for what needs a Python in which they are installed."""
-    missing = [trap.number for trap in traps if not trap.installed]
-    if not missing or peers_python is None:
-        return dict.fromkeys(missing, NOT_INSTALLED)
+def them(trap: Trap) -> dict[str, str]:
+    """Run their side, or say that it cannot be."""
+    if trap.needs and find_spec(trap.needs) is None:
+        return {"them": "not installed", "theirs": "", "versions": ""}
+    verdict, text = run(trap.sides["them"])
+    return {"them": verdict, "theirs": text, "versions": versions(trap.needs)}
+
+
+def elsewhere(traps: Iterable[Trap], python: str) -> dict[str, dict[str, str]]:
+    """Run their side in another Python."""
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        [peers_python, "-m", "experiments.benchmarks.traps", "--json", "--only", *missing],
+        [python, "-m", __package__, "--json", "--only", *(trap.number for trap in traps)],
         cwd=root,
         env={**os.environ, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    outcomes = json.loads(done.stdout)
-    return {number: Outcome(*outcomes[number]) for number in missing}
+    return json.loads(done.stdout)
 
 
-def rows_of(traps: Iterable[Trap], peers_python: str | None = None) -> list[Row]:
+def rows_of(traps: list[Trap], peers_python: str | None = None) -> list[Row]:
     """Run both sides of each trap."""
+    missing = [trap for trap in traps if trap.needs and find_spec(trap.needs) is None]
+    theirs = elsewhere(missing, peers_python) if missing and peers_python else {}
     rows = []
-    outcomes = theirs(traps, peers_python)
     for trap in traps:
         start = time.perf_counter()
-        them = outcomes.get(trap.number) or run(trap.sides["them"])
+        side = theirs.get(trap.number) or them(trap)
+        side["theirs"] = "; ".join(filter(None, [side["theirs"], trap.note]))
         us = run(trap.sides["us"])
+        row = {"number": trap.number, "section": trap.section, "trap": trap.what}
+        rows.append({**row, **side, "us": us.verdict, "ours": us.text})
         seconds = time.perf_counter() - start
-        print(f"{trap.number:>3} {seconds:5.1f} s  {them}\n             {us}", file=sys.stderr)
-        rows.append(
-            {
-                "number": trap.number,
-                "section": trap.section,
-                "trap": trap.what,
-                "them": them.verdict,
-                "theirs": "; ".join(filter(None, [them.text, trap.note])),
-                "us": us.verdict,
-                "ours": us.text,
-            }
-        )
+        print(f"{trap.number}, {seconds:.1f} s", side, us, sep="\n    ", file=sys.stderr)
     return rows
 
 
 def page(rows: list[Row]) -> str:
     """Return the table, with the versions, and the count in its last line."""
-    names = ("torch", "lightning", "lightning-onecycle")
-    used = ", ".join(f"{name} {number}" for name, number in versions(names).items())
     lines = [
-        "Each trap of torch's schedulers, of Lightning and of other LR finders as a case that is run,"
-        " for them and for us. The word says whether it is avoided; then comes what happened.",
-        f"\nPython {platform.python_version()}, {used}."
-        " Again: `python -m experiments.benchmarks.traps`",
+        "Traps of torch's schedulers, of Lightning and of other LR finders, each as a case that is"
+        " run, for them and for us. The word says whether the trap is avoided; behind it stands"
+        f" what happened.\n\nTheirs and ours under {versions()}",
+        *sorted({row["versions"] for row in rows} - {"", versions()}),
     ]
+    lines = [f"{'; theirs also under '.join(lines)}. Again: `{COMMAND} --peers-python PYTHON`"]
     for section in dict.fromkeys(row["section"] for row in rows):
         cells = [
             {
@@ -135,11 +126,7 @@ def main() -> None:
     arguments = parser.parse_args()
     traps = [trap for trap in TRAPS if not arguments.only or trap.number in arguments.only]
     if arguments.json:
-        happens = {
-            trap.number: run(trap.sides["them"]) if trap.installed else NOT_INSTALLED
-            for trap in traps
-        }
-        print(json.dumps(happens))
+        print(json.dumps({trap.number: them(trap) for trap in traps}))
         return
     rows = rows_of(traps, arguments.peers_python)
     print(text := page(rows))
@@ -148,9 +135,9 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "traps.md").write_text(text + "\n")
     with (RESULTS / "traps.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*rows[0], *(names := versions(("torch", "lightning")))])
+        writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(row | names for row in rows)
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from experiments.benchmarks.traps.toys import (
     torch_one_cycle,
     used,
 )
-from experiments.benchmarks.traps.trap import Outcome, Section, error_of, outcome, told
+from experiments.benchmarks.traps.trap import Outcome, Section, claim, error_of, outcome, told
 from lightning_onecycle import OneCycle, one_cycle
 
 SECTION = Section("OneCycleLR: the curve")
@@ -51,7 +51,9 @@ def _() -> Outcome:
         ours(of := optimizer(), 100, one_cycle(anneal=anneal))  # type: ignore[arg-type]
         rates = drive(of, 110)
         end = rates[99]
-        claims.append((min(rates) == end == rates[-1], f"{anneal}: {end:.2g} x peak, and stays"))
+        claims.append(
+            claim(min(rates) == end == rates[-1], f"{anneal}: {end:.2g} x peak, and stays")
+        )
     return outcome(*claims)
 
 
@@ -67,7 +69,9 @@ def _() -> Outcome:
 def _() -> Outcome:
     ours(of := optimizer(), 100)
     rates = drive(of, 150)
-    return outcome((rates[149] == rates[99], f"holds {rates[149]:.2g} x peak for 50 steps more"))
+    return outcome(
+        claim(rates[149] == rates[99], f"holds {rates[149]:.2g} x peak for 50 steps more")
+    )
 
 
 @SECTION.them(7, "lr and momentum of the optimizer are overwritten without a word")
@@ -93,9 +97,9 @@ def _() -> Outcome:
         of = optimizer(kind, lr=0.4, momentum=0.0)
         ours(of, 100)
         rates, momentum = drive(of, 100), of.param_groups[0]["momentum"]
-        said = told(f"{kind.__name__}: momentum is not cycled")
-        right = momentum == 0 and max(rates) == 0.4 and said
-        claims.append((right, f"{kind.__name__}: lr 0.4 is the peak, momentum 0 stays and is told"))
+        right = momentum == 0 and max(rates) == 0.4 and told(f"{kind.__name__}: momentum")
+        what = f"{kind.__name__}: lr 0.4 is the peak, momentum 0 stays and is told"
+        claims.append(claim(right, what))
     ours(of := optimizer(AdamW, lr=0.4), 100)
     claims.append((_beta1(of) == 0.9, f"AdamW: beta1 0.9 -> {_beta1(of)}, the schedule's, untold"))
     return outcome(*claims)
@@ -194,11 +198,11 @@ def _() -> Outcome:
     claims = []
     for total in (np.int64(10), 1e1):
         ours(of := optimizer(), total)  # type: ignore[arg-type]
-        claims.append((max(drive(of, 9)) == 1.0, f"{total!r}: as 10"))
+        claims.append(claim(max(drive(of, 9)) == 1.0, f"{total!r}: as 10"))
     for bad in ("10", 10.5, math.inf, -1):
         error = error_of(lambda bad=bad: ours(optimizer(), bad))  # type: ignore[misc]
         rule = "total_steps must be a whole number >= 1, got"
-        claims.append((f"{rule} {bad!r}" in error, f"{bad!r}: refused with value and rule"))
+        claims.append(claim(f"{rule} {bad!r}" in error, f"{bad!r}: refused with value and rule"))
     return outcome(*claims)
 
 
@@ -218,7 +222,7 @@ def _() -> Outcome:
 
     config = {"_target_": "lightning_onecycle.OneCycle", "max_lr": [0.001, 0.1]}
     fit(Net(_two), instantiate(config))
-    peaks = [max(lrs) for lrs in zip(*([lr for lr, _ in groups] for groups in SEEN.steps))]
+    peaks = [max(lrs) for lrs in zip(*_rates(), strict=True)]
     from omegaconf import OmegaConf
 
     scheduler = ours(optimizer(groups=2), 10, max_lr=OmegaConf.create([0.1, 1.0]))
@@ -226,6 +230,10 @@ def _() -> Outcome:
         (peaks == [0.001, 0.1], f"callback: peaks {peaks}"),
         (scheduler.max_lrs == [0.1, 1.0], f"scheduler: peaks {scheduler.max_lrs}"),
     )
+
+
+def _rates() -> list[list[float]]:
+    return [[lr for lr, _ in groups] for groups in SEEN.steps]
 
 
 def _two(net: Net) -> SGD:
@@ -263,7 +271,7 @@ def _() -> Outcome:
     error = error_of(lambda: one_cycle(pct_start=0.6, pct_final=0.5))
     ends = [59 + min(range(41), key=lambda i: abs(rates[59 + i] - lr)) for lr in (1.0, 0.1, 0.001)]
     return outcome(
-        (ends == [59, 78, 99], f"pct_start=0.6, pct_final=0.2: phases end at {ends}"),
+        claim(ends == [59, 78, 99], f"pct_start=0.6, pct_final=0.2: phases end at {ends}"),
         ("pct_final" in error, error),
     )
 
@@ -292,7 +300,9 @@ def _() -> Outcome:
 def _() -> Outcome:
     fit(Net(), OneCycle(), fast_dev_run=True)
     factor, first = used()[0] / 0.1, one_cycle().at(0, 1000).lr
-    return outcome((abs(factor - first) < 1e-9, f"{factor:.2g} x peak, as a real run's first step"))
+    return outcome(
+        claim(abs(factor - first) < 1e-9, f"{factor:.2g} x peak, as a real run's first step")
+    )
 
 
 @SECTION.them(21, "max_lr=-1 and max_momentum=1.5 are taken")
@@ -310,7 +320,9 @@ def _() -> Outcome:
 @SECTION.us(21)
 def _() -> Outcome:
     errors = error_of(lambda: OneCycle(max_lr=-1)), error_of(lambda: one_cycle(max_momentum=1.5))
-    return outcome(*((_named(e, a), e) for e, a in zip(errors, ("max_lr", "max_momentum"))))
+    return outcome(
+        *((_named(e, a), e) for e, a in zip(errors, ("max_lr", "max_momentum"), strict=True))
+    )
 
 
 @SECTION.them(22, "a run that ends early ends near the peak", slow=True)

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_onecycle
 from experiments.benchmarks.traps.toys import SEEN, Net, fit, forget, loader, trainer, used
-from experiments.benchmarks.traps.trap import Outcome, Section, outcome, told
+from experiments.benchmarks.traps.trap import Outcome, Section, claim, outcome, told
 from lightning_onecycle import LRCurve, OneCycle
 
 SECTION = Section("LR finder: what it measures and suggests")
@@ -114,9 +114,9 @@ def _() -> Outcome:
 @SECTION.us(52)
 def _() -> Outcome:
     curve = _u_shaped(ours)
-    peak, bounds = curve.suggestion(), curve.bounds()
-    steepest = curve.suggestion("steepest")
-    assert peak is not None and steepest is not None and bounds is not None
+    peak: Any = curve.suggestion()
+    steepest: Any = curve.suggestion("steepest")
+    bounds: Any = curve.bounds()
     what = f"minimum at 0.1: peak {peak:.2g}, bounds {bounds[0]:.2g} to {bounds[1]:.2g}"
     right = 0.03 < peak <= 0.12 and bounds == (peak / 4, peak) and steepest < peak
     return outcome((right, f"{what}, steepest {steepest:.2g}; the curve says why it stopped"))
@@ -275,7 +275,7 @@ def _() -> Outcome:
     points = ", ".join(f"epoch {epoch}: {n} points of 20" for epoch, n in callback.points.items())
     return outcome(
         (callback.points == {0: 20, 2: 20}, points),
-        (SEEN.losses == without, "the losses of the training are those without a test"),
+        claim(SEEN.losses == without, "the losses of the training are those without a test"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +25,16 @@ from experiments.benchmarks.traps.toys import (
     trainer,
     used,
 )
-from experiments.benchmarks.traps.trap import Claim, Outcome, Section, error_of, outcome, told
-from lightning_onecycle import OneCycle, ScheduleLR, one_cycle, scheduler_config
+from experiments.benchmarks.traps.trap import (
+    Claim,
+    Outcome,
+    Section,
+    claim,
+    error_of,
+    outcome,
+    told,
+)
+from lightning_onecycle import OneCycle, one_cycle
 
 SECTION = Section("Lightning's handling of schedulers")
 END = one_cycle().at(99, 100).lr
@@ -60,7 +68,9 @@ def _() -> Outcome:
 @SECTION.us(24)
 def _() -> Outcome:
     fit(Net(_ours_bare), data=40, max_epochs=5)
-    return outcome((_whole(used()), "200 steps: the whole cycle; it counts the optimizer's steps"))
+    return outcome(
+        claim(_whole(used()), "200 steps: the whole cycle; it counts the optimizer's steps")
+    )
 
 
 def _wrong_level(scheduler: Callable[[Any, int], Any]) -> Callable[[Net], Any]:
@@ -83,7 +93,7 @@ def _() -> Outcome:
 @SECTION.us(25)
 def _() -> Outcome:
     fit(Net(_wrong_level(ours)), data=40, max_epochs=5)
-    return outcome((_whole(used()), "the whole cycle; the interval does not matter"))
+    return outcome(claim(_whole(used()), "the whole cycle; the interval does not matter"))
 
 
 # ---- the length of a fit ------------------------------------------------------------------------
@@ -185,7 +195,9 @@ def _() -> Outcome:
         rates = used()
         claims.append((max(rates) > 0.09 and rates[-1] < 0.001, f"{name}: {_ending()}"))
     unknown = error_of(lambda: fit(_Unpacked(), OneCycle(), data=_STREAM))
-    claims.append(("cannot know how many" in unknown, "no length given: refused with what to give"))
+    claims.append(
+        claim("cannot know how many" in unknown, "no length given: refused with what to give")
+    )
     return outcome(*claims)
 
 
@@ -215,7 +227,7 @@ def _() -> Outcome:
     net = _Sized()
     fit(net, OneCycle(), BatchSizeFinder(init_val=2, max_trials=3, steps_per_trial=2), data=None)
     rates = used()[-(128 // net.batch_size) :]
-    return outcome((_whole(rates), f"batch size 1 -> {net.batch_size}: the whole cycle"))
+    return outcome(claim(_whole(rates), f"batch size 1 -> {net.batch_size}: the whole cycle"))
 
 
 def _twice(net: Net, *callbacks: Any) -> list[float]:
@@ -255,7 +267,7 @@ def _() -> Outcome:
 
     fit(Net(configure), data=20, accumulate_grad_batches=3, max_epochs=6)
     at = _moves(used())
-    gaps = sorted({b - a for a, b in zip(at, at[1:])})
+    gaps = sorted({b - a for a, b in itertools.pairwise(at)})
     return outcome((gaps == [2], f"every 2nd step is asked for; there are gaps of {gaps}"))
 
 
@@ -266,7 +278,9 @@ def _() -> Outcome:
 
     fit(Net(configure), data=20, accumulate_grad_batches=3, max_epochs=6)
     right = _moves(used()) == list(range(1, 42)) and _whole(used())
-    return outcome((right, "moves with each of the 42 optimizer steps, whatever the frequency is"))
+    return outcome(
+        claim(right, "moves with each of the 42 optimizer steps, whatever the frequency is")
+    )
 
 
 def _half(batch: int) -> float | None:

@@ -26,7 +26,7 @@ from experiments.benchmarks.traps.toys import (
     used,
     weight,
 )
-from experiments.benchmarks.traps.trap import SAID, Outcome, Section, error_of, outcome, told
+from experiments.benchmarks.traps.trap import SAID, Outcome, Section, claim, error_of, outcome, told
 from lightning_onecycle import OneCycle, ScheduleLR, one_cycle, triangular
 
 SECTION = Section("OneCycleLR and CyclicLR: their state and their optimizer")
@@ -60,7 +60,7 @@ def _() -> Outcome:
         end, steps = used()[-1] / 0.1, len(used())
         right = steps == 24 and abs(end - 0.001) < 1e-9
         claims.append((right, f"{before} -> {after} epochs: {steps} steps on, ends at {end:.3f}"))
-    return outcome(*claims, (told("total_steps 24 -> 48"), "told"))
+    return outcome(*claims, claim(told("total_steps 24 -> 48"), "told"))
 
 
 @SECTION.them(4, "resumed with another max_lr, the old one goes on without a word")
@@ -80,7 +80,9 @@ def _() -> Outcome:
     path = _kept(Net(), OneCycle(max_lr=1.0), step=6, max_epochs=2)
     fit(Net(), OneCycle(max_lr=0.2), max_epochs=2, ckpt_path=path)
     words = told("peak [1.0] -> [0.2]")
-    return outcome((max(used()) <= 0.2, f"1.0 -> 0.2: up to {max(used()):.2f}"), (words, "told"))
+    return outcome(
+        (max(used()) <= 0.2, f"1.0 -> 0.2: up to {max(used()):.2f}"), claim(words, "told")
+    )
 
 
 @SECTION.them(5, "an optimizer's state that is loaded later takes the scheduler's keys away")
@@ -127,8 +129,8 @@ def _() -> Outcome:
     fit(_Finetuned(), _unfreeze(), OneCycle(), data=4, max_epochs=4)
     tenth = [groups[1][0] / groups[0][0] for groups in SEEN.steps[4:]]
     return outcome(
-        (_all(ratios, 0.1), "the new group follows the schedule at a tenth"),
-        (len(SEEN.steps) == 16 and _all(tenth, 0.1), "BackboneFinetuning: the same, 16 steps"),
+        claim(_all(ratios, 0.1), "the new group follows the schedule at a tenth"),
+        claim(len(SEEN.steps) == 16 and _all(tenth, 0.1), "BackboneFinetuning: the same, 16 steps"),
     )
 
 
@@ -178,9 +180,9 @@ def _() -> Outcome:
     of.step()
     error = error_of(lambda: fit(TheirNet(), OneCycle()))
     return outcome(
-        (taken, f"the second takes over, peak {peak:g}, and the first stops"),
-        (told("Another scheduler was built"), "torch's built on it: ours stops and says so"),
-        ("found a scheduler on the optimizer already" in error, "callback: refused"),
+        claim(taken, f"the second takes over, peak {peak:g}, and the first stops"),
+        claim(told("Another scheduler was built"), "torch's built on it: ours stops and says so"),
+        claim("found a scheduler on the optimizer already" in error, "callback: refused"),
     )
 
 
@@ -233,7 +235,9 @@ def _() -> Outcome:
         again.load_state_dict(state)
         rates.append(drive(other, 5))
     right = state == before and rates[0] == rates[1] == drive(of, 5)
-    return outcome((right, "loaded twice, unchanged, and goes on the same; there are no lambdas"))
+    return outcome(
+        claim(right, "loaded twice, unchanged, and goes on the same; there are no lambdas")
+    )
 
 
 @SECTION.them(19, "AMP: steps that the GradScaler skips use up the warm-up")
@@ -289,7 +293,7 @@ def _() -> Outcome:
     value = f"lr {given[0]:.2f}, beta1 {given[1]:.2f} at step 5"
     point = one_cycle().at(5, 11)
     right = same and abs(given[0] - 0.5 * point.lr) + abs(given[1] - point.momentum) < 1e-6
-    return outcome((right, f"filled in place: {value}"))
+    return outcome(claim(right, f"filled in place: {value}"))
 
 
 @SECTION.them(23, "last_epoch=N, to start in the middle, raises on a new run")
@@ -303,4 +307,4 @@ def _() -> Outcome:
 def _() -> Outcome:
     ScheduleLR(of := optimizer(), one_cycle(), 100).load_state_dict({"last_epoch": 30})
     right = drive(of, 5) == [one_cycle().at(step, 100).lr for step in range(30, 36)]
-    return outcome((right, 'load_state_dict({"last_epoch": 30}): goes on from step 30'))
+    return outcome(claim(right, 'load_state_dict({"last_epoch": 30}): goes on from step 30'))

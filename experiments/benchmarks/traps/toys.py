@@ -1,4 +1,4 @@
-"""What the cases share: an optimizer, a net of a few weights, a quiet trainer, a record of steps."""
+"""What the cases share: an optimizer, a small net, a quiet trainer, a record of steps."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def sgd(net: Net) -> SGD:
     return SGD(net.parameters(), lr=net.lr, momentum=0.9)
 
 
-def two_groups(net: Net, low: float = 0.001, high: float = 0.1) -> SGD:
+def two_groups(net: Net, low: float = 0.01, high: float = 0.1) -> SGD:
     """Return SGD at two rates."""
     first, second = net.parameters()
     return SGD([{"params": [first], "lr": low}, {"params": [second], "lr": high}], momentum=0.9)

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import Literal, NamedTuple
 
@@ -48,6 +47,11 @@ def outcome(*claims: Claim) -> Outcome:
     return Outcome(verdict, "; ".join(text for _, text in claims))
 
 
+def claim(holds: bool, text: str) -> Claim:
+    """Return what is claimed, and say so where it does not hold."""
+    return holds, text if holds else f"not so: {text}"
+
+
 def not_applicable(why: str) -> Outcome:
     """Return the outcome of a side that cannot have the trap."""
     return Outcome("n/a", why)
@@ -73,11 +77,6 @@ class Trap:
     needs: str = ""
     note: str = ""
     sides: dict[str, Side] = field(default_factory=dict)
-
-    @property
-    def installed(self) -> bool:
-        """Whether their side can be run in this Python."""
-        return not self.needs or find_spec(self.needs) is not None
 
 
 class Section:

@@ -1,6 +1,6 @@
-"""A range test in two processes, as a program: of it, ``python -m`` is told whose, and the strategy.
+"""A range test in two processes, as a program that is told whose, and the strategy.
 
-It prints nothing; rank 0 writes the curves to ``curves.json``.
+Rank 0 writes the curves to ``curves.json``.
 """
 
 from __future__ import annotations
