@@ -13,6 +13,7 @@ written as jobs end.
 """
 
 from lightning_onecycle.sweep.callback import Sweep
-from lightning_onecycle.sweep.job import Job, JobFailed, job, swept
+from lightning_onecycle.sweep.earlier import JobFailed
+from lightning_onecycle.sweep.job import Job, job, swept
 
 __all__ = ["Job", "JobFailed", "Sweep", "job", "swept"]

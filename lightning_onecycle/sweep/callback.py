@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import write_results
-from lightning_onecycle.sweep.job import LOCK
+from lightning_onecycle.sweep.earlier import LOCK
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000

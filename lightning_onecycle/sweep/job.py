@@ -6,21 +6,18 @@ import contextlib
 import functools
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,6 +28,8 @@ from lightning_onecycle.report import (
     write_result,
     write_results,
 )
+from lightning_onecycle.sweep import earlier
+from lightning_onecycle.sweep.earlier import CHECKPOINT, RESULT, JobFailed
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
@@ -42,18 +41,10 @@ from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 log = logging.getLogger(__name__)
 Task = Callable[[DictConfig], Any]
 
-LOCK = ".sweep.lock"
-"""In a sweep's directory; touched when a sweep starts in it."""
-_RESULT = "result.json"
-_CHECKPOINT = Path("checkpoints", "last.ckpt")
 _LOCK = ".job.lock"
 _METRIC = "val/acc"
 _SECONDS_BETWEEN_PICTURES = 30.0
 _OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
-
-
-class JobFailed(CompactHydraException):
-    """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
 
 
 def job(*, share: Task | None = None) -> Callable[[Task], Task]:
@@ -134,7 +125,7 @@ class Job:
     @property
     def result(self) -> dict[str, Any]:
         """What it has left, or nothing."""
-        return read_result(self.directory / _RESULT)
+        return read_result(self.directory / RESULT)
 
     @property
     def is_over(self) -> bool:
@@ -146,7 +137,7 @@ class Job:
     @property
     def can_go_on(self) -> bool:
         """Whether it has left a checkpoint."""
-        return (self.directory / _CHECKPOINT).is_file()
+        return (self.directory / CHECKPOINT).is_file()
 
     def run(self, task: Task, cfg: DictConfig, share: Task | None = None) -> float | None:
         """Run it, unless it is over; return its metric.
@@ -161,19 +152,10 @@ class Job:
         """
         rank = rank_of_many(cfg)
         if rank is not None:
-            if not self.is_over:
-                self._prepare(cfg)
-                take_rank()
-                self._run_here(task, cfg)
-            return self.outcome()
-        lock = FileLock(self.directory / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise JobFailed(f"{self.name}: another process is at work on it") from None
-        with lock:
-            self._take_over()
-            self._refuse_other_options()
+            return self._run_as_a_rank(rank, task, cfg)
+        with self._alone():
+            earlier.take_over(self.directory, self.root, self.overrides)
+            earlier.refuse_other_options(self.directory, self.name, self.overrides)
             if self.is_over:
                 log.info(f"{self.name}: {self.result['status']} before, not run again")
                 return self.outcome()
@@ -194,7 +176,7 @@ class Job:
         if result.get("status") == "diverged":
             return None  # Optuna's sweeper takes NaN ill
         if not self.is_over:
-            reason = result.get("reason") or f"it has left no {_RESULT} that says how it ended"
+            reason = result.get("reason") or f"it has left no {RESULT} that says how it ended"
             raise JobFailed(f"{self.name}: {reason}")
         value = result.get("metrics", {}).get(_METRIC)
         return None if value is None else float(value)
@@ -223,64 +205,44 @@ class Job:
         where = ["hydra.mode=RUN", f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
         return [*_program(task), *config, *given, *own, *where]
 
-    def _take_over(self) -> None:
-        """Move here what an earlier sweep in the same place has done under another number."""
-        if self.result or self.can_go_on:
-            return
-        began = (self.root / LOCK).stat().st_mtime if (self.root / LOCK).is_file() else 0.0
-        for other in self.root.iterdir():
-            if (
-                other != self.directory
-                and _options(read_result(other / _RESULT)) == set(self.overrides)
-                and other.stat().st_mtime < began
-                and _is_of_a_sweep(other)
-            ):
-                taken = self.directory / ".taken"
-                try:
-                    other.rename(taken)
-                except FileNotFoundError:  # by another job with the same options
-                    continue
-                for path in taken.iterdir():
-                    if not (self.directory / path.name).exists():
-                        path.rename(self.directory / path.name)
-                shutil.rmtree(taken)
-                return
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self.directory / _LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise JobFailed(f"{self.name}: another process is at work on it") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
-    def _refuse_other_options(self) -> None:
-        earlier, given = _options(self.result), set(self.overrides)
-        if earlier is not None and earlier != given:
-            self._restore_record(self.result["overrides"])
-            raise JobFailed(
-                "hydra.sweep.dir must be a new directory for a sweep with other options, got that"
-                f" of one whose {self.name} had {_listed(earlier - given)} and not"
-                f" {_listed(given - earlier)}"
-            )
-
-    def _restore_record(self, overrides: list[str]) -> None:
-        """Put back what Hydra has written over: which options the run in this directory had."""
-        hydra = HydraConfig.get()
-        record = self.directory / str(hydra.output_subdir)
-        if record.is_dir():
-            loader = GlobalHydra.instance().config_loader()
-            cfg = loader.load_configuration(hydra.job.config_name, list(overrides), RunMode.RUN)
-            OmegaConf.save(OmegaConf.create(list(overrides)), record / "overrides.yaml")
-            OmegaConf.set_struct(cfg, False)
-            del cfg["hydra"]
-            OmegaConf.save(cfg, record / "config.yaml")
-
-    def _prepare(self, cfg: DictConfig) -> None:
+    def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
         """Have it go on from its checkpoint, or start anew where it has not come to one."""
         if self.can_go_on:
             log.info(f"{self.name}: going on from its checkpoint")
             if "resume" in cfg:
                 cfg.resume = str(self.directory)
-            if self.result:  # should it end before it can say so itself
-                reason = "still starting again, or killed"
-                write_result(self.directory / _RESULT, self.result | {"reason": reason})
-            return
-        (self.directory / _RESULT).unlink(missing_ok=True)
-        for events in self.directory.glob("events.out.tfevents.*"):
-            events.unlink()
+        if rank:
+            return  # the first sees to the files
+        if not self.can_go_on:
+            (self.directory / RESULT).unlink(missing_ok=True)
+            for events in self.directory.glob("events.out.tfevents.*"):
+                events.unlink()
+        elif self.result:  # should it end before it can say so itself
+            reason = "still starting again, or killed"
+            write_result(self.directory / RESULT, self.result | {"reason": reason})
+
+    def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
+        if not self.is_over:
+            self._prepare(cfg, rank)
+            take_rank()
+            try:
+                self._run_here(task, cfg)
+            finally:
+                if rank == 0:
+                    write_results(self.root)
+        return self.outcome()
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
         if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
@@ -318,7 +280,7 @@ class Job:
 
     def _record_failure(self, reason: str, status: Status = "failed") -> None:
         options = list(self.overrides)
-        record_failure(self.directory / _RESULT, reason, status=status, overrides=options)
+        record_failure(self.directory / RESULT, reason, status=status, overrides=options)
 
 
 def _is_due(picture: Path) -> bool:
@@ -326,23 +288,6 @@ def _is_due(picture: Path) -> bool:
     return (
         not picture.is_file() or time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES
     )
-
-
-def _options(result: dict[str, Any]) -> set[str] | None:
-    return set(result["overrides"]) if "overrides" in result else None
-
-
-def _is_of_a_sweep(directory: Path) -> bool:
-    """Return whether Hydra's record says that a sweep has run in the directory, and nobody else."""
-    try:
-        hydra = OmegaConf.load(directory / ".hydra" / "hydra.yaml").hydra
-    except (OSError, AttributeError):
-        return False
-    return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
-
-
-def _listed(options: set[str]) -> str:
-    return ", ".join(sorted(options)) or "anything else"
 
 
 def _program(task: Task) -> list[str]:

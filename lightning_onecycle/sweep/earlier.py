@@ -1,0 +1,106 @@
+"""What an earlier sweep has left in a sweep's directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from lightning_onecycle.report import read_result
+
+LOCK = ".sweep.lock"
+"""In a sweep's directory; touched when a sweep starts in it."""
+RESULT = "result.json"
+CHECKPOINT = Path("checkpoints", "last.ckpt")
+
+
+class JobFailed(CompactHydraException):
+    """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
+
+
+def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
+    """Move to a job's directory what the same job has done in another, under another number.
+
+    A sweep over more seeds or schedules counts its jobs anew.
+
+    Args:
+        directory: Where the job is to run now. One in which it has run already is left alone.
+        root: The sweep's directory. What no sweep has written there is left alone.
+        overrides: What the job is given.
+    """
+    if (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file():
+        return
+    began = (root / LOCK).stat().st_mtime if (root / LOCK).is_file() else 0.0
+    for other in root.iterdir():
+        if (
+            other != directory
+            and _options(read_result(other / RESULT)) == set(overrides)
+            and other.stat().st_mtime < began
+            and _is_of_a_sweep(other)
+        ):
+            taken = directory / ".taken"
+            try:
+                other.rename(taken)
+            except FileNotFoundError:  # by another job with the same options
+                continue
+            for path in list(taken.iterdir()):
+                if not (directory / path.name).exists():
+                    path.rename(directory / path.name)
+            shutil.rmtree(taken)
+            return
+
+
+def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -> None:
+    """Refuse to write over the result of a job that had other options.
+
+    Args:
+        directory: The job's.
+        name: What the job is called.
+        overrides: What it is given now.
+
+    Raises:
+        JobFailed: If it was given others. Hydra's record of them is put back.
+    """
+    result = read_result(directory / RESULT)
+    earlier, given = _options(result), set(overrides)
+    if earlier is not None and earlier != given:
+        _restore_record(directory, result["overrides"])
+        raise JobFailed(
+            "hydra.sweep.dir must be a new directory for a sweep with other options, got that of"
+            f" one whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
+        )
+
+
+def _restore_record(directory: Path, overrides: list[str]) -> None:
+    hydra = HydraConfig.get()
+    record = directory / str(hydra.output_subdir)
+    if record.is_dir():
+        loader = GlobalHydra.instance().config_loader()
+        cfg = loader.load_configuration(hydra.job.config_name, list(overrides), RunMode.RUN)
+        OmegaConf.save(OmegaConf.create(list(overrides)), record / "overrides.yaml")
+        OmegaConf.set_struct(cfg, False)
+        del cfg["hydra"]
+        OmegaConf.save(cfg, record / "config.yaml")
+
+
+def _options(result: dict[str, Any]) -> set[str] | None:
+    return set(result["overrides"]) if "overrides" in result else None
+
+
+def _is_of_a_sweep(directory: Path) -> bool:
+    try:
+        hydra = OmegaConf.load(directory / ".hydra" / "hydra.yaml").hydra
+    except (OSError, AttributeError):
+        return False
+    return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
+
+
+def _listed(options: set[str]) -> str:
+    return ", ".join(sorted(options)) or "anything else"
