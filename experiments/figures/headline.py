@@ -279,7 +279,10 @@ def draw() -> None:
         return
     points = [(name, *((c.steps, c.accuracies) for c in pair)) for name, *pair in found]
     save(plot_all(points), "headline_curves.png")
-    speed_ups = [(name, *speed_up(one, std, std.steps[-1])) for name, one, std in found]
+    speed_ups = [
+        (f"{name}, {std.steps[-1]:,} steps", *speed_up(one, std, std.steps[-1]))
+        for name, one, std in found
+    ]
     save(plot_speed_ups(speed_ups), "headline.png")
     name, onecycle, standard = found[0]
     if name == FIG5:
