@@ -31,9 +31,10 @@ COMMAND = "python -m experiments.benchmarks.traps"
 
 
 def versions(peer: str = "") -> str:
-    """Return what a case runs under: torch, Lightning, and the peer that it is about."""
-    names = ("torch", "lightning", *filter(None, [PEERS.get(peer)]))
-    return ", ".join(f"{name} {version(name)}" for name in names)
+    """Return what a case runs under: torch and Lightning, or the peer that it is about."""
+    if peer:
+        return f"{PEERS[peer]} {version(PEERS[peer])} (with torch {version('torch')})"
+    return f"torch {version('torch')}, lightning {version('lightning')}"
 
 
 def them(trap: Trap) -> dict[str, str]:
@@ -78,13 +79,14 @@ def rows_of(traps: list[Trap], peers_python: str | None = None) -> list[Row]:
 
 def page(rows: list[Row]) -> str:
     """Return the table, with the versions, and the count in its last line."""
+    others = sorted({row["versions"] for row in rows} - {"", versions()})
     lines = [
         "Traps of torch's schedulers, of Lightning and of other LR finders, each as a case that is"
         " run, for them and for us. The word says whether the trap is avoided; behind it stands"
-        f" what happened.\n\nTheirs and ours under {versions()}",
-        *sorted({row["versions"] for row in rows} - {"", versions()}),
+        " what happened.\n",
+        f"Run under {', '.join([versions(), *others])}. Again:"
+        f" `{COMMAND} --peers-python PYTHON`, with a Python that has the others installed.",
     ]
-    lines = [f"{'; theirs also under '.join(lines)}. Again: `{COMMAND} --peers-python PYTHON`"]
     for section in dict.fromkeys(row["section"] for row in rows):
         cells = [
             {

@@ -57,7 +57,7 @@ def _() -> Outcome:
     return outcome(*claims)
 
 
-@SECTION.them(2, "two steps past the end the training crashes")
+@SECTION.them(2, "a step past the end, the training crashes")
 def _() -> Outcome:
     of = optimizer()
     schedule = OneCycleLR(of, 1.0, 100)

@@ -187,7 +187,7 @@ def _() -> Outcome:
 
 
 @SECTION.them(
-    17, "the state holds the optimizer, and is as large", note="fixed in torch 2.4 (PT#123775)"
+    17, "the state holds the optimizer, and is as large", note="fixed in 2024 by PT#123775"
 )
 def _() -> Outcome:
     of = SGD(nn.Linear(1000, 1000).parameters(), lr=1.0, momentum=0.9)

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -141,9 +142,10 @@ def _kill_group(pid: int | None) -> None:
 def _child(side: Side, folder: str, send: Connection) -> None:
     os.setpgid(0, 0)
     os.chdir(folder)
-    with open("output", "w") as output:
-        os.dup2(output.fileno(), 1)
-        os.dup2(output.fileno(), 2)
+    output = open("output", "w")  # noqa: SIM115 # for as long as the process lives
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    sys.stdout = sys.stderr = output
     torch.set_num_threads(1)
     seed_everything(1, verbose=False)
     with _heard():
