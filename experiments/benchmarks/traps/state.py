@@ -122,14 +122,18 @@ def _() -> Outcome:
     ours(of := optimizer(), 10)
     drive(of, 3)
     of.add_param_group({"params": [weight()], "lr": of.param_groups[0]["lr"] / 10})
-    ratios = []
+    ratios, rates = [], []
     for _ in range(6):
         of.step()
+        rates.append(of.param_groups[0]["lr"])
         ratios.append(of.param_groups[1]["lr"] / of.param_groups[0]["lr"])
+    planned = [one_cycle().at(step, 10).lr for step in range(4, 10)]
     fit(_Finetuned(), _unfreeze(), OneCycle(), data=4, max_epochs=4)
     tenth = [groups[1][0] / groups[0][0] for groups in SEEN.steps[4:]]
     return outcome(
-        claim(_all(ratios, 0.1), "the new group follows the schedule at a tenth"),
+        claim(
+            _all(ratios, 0.1) and rates == planned, "the new group follows the schedule at a tenth"
+        ),
         claim(len(SEEN.steps) == 16 and _all(tenth, 0.1), "BackboneFinetuning: the same, 16 steps"),
     )
 
@@ -234,7 +238,7 @@ def _() -> Outcome:
         again = ours(other := optimizer(), 100, triangular(3))
         again.load_state_dict(state)
         rates.append(drive(other, 5))
-    right = state == before and rates[0] == rates[1] == drive(of, 5)
+    right = state == before and rates[0] == rates[1] == drive(of, 5) and len({*rates[0]}) == 6
     return outcome(
         claim(right, "loaded twice, unchanged, and goes on the same; there are no lambdas")
     )
