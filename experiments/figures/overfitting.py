@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from experiments.build import build
 from experiments.figures.claims import Claim, spread
 from experiments.figures.runs import RESULTS, configuration
-from experiments.figures.style import BLUE, GREY, ORANGE, band, legend, new_figure, save
+from experiments.figures.style import BLUE, GREY, ORANGE, band, new_figure, save
 from experiments.rows import Row, markdown, quiet, read
 from lightning_onecycle.measure import onset
 
@@ -121,7 +121,7 @@ def table(results: dict[Training, list[Losses]]) -> str:
 def draw(results: dict[Training, list[Losses]]) -> None:
     """Draw the losses, and mark where each seed starts to over-fit."""
     columns = 3
-    figure = new_figure(-(-len(results) // columns), columns, width=11.0, height=6.0)
+    figure = new_figure(-(-len(results) // columns), columns, width=11.0, height=5.6)
     for ax, (training, seeds) in zip(figure.axes, results.items(), strict=False):
         epochs = range(1, len(seeds[0].val) + 1)
         band(ax, epochs, [s.train for s in seeds], BLUE, "training loss")
@@ -131,9 +131,10 @@ def draw(results: dict[Training, list[Losses]]) -> None:
             ax.axvspan(cycle_end(training, len(epochs)), len(epochs), color="0.94", zorder=0)
         ax.set_ylim(0, 1)
         ax.set_xlim(0, len(epochs))
-        ax.set_title(training.label, loc="left", fontsize="small", pad=20)
+        ax.set_title(training.label, loc="left", fontsize="medium")
         ax.set_xlabel("epoch")
-        legend(ax, fontsize="x-small")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     for ax in figure.axes[len(results) :]:
         ax.remove()
     save(figure, "overfitting.png")
