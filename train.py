@@ -145,7 +145,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down; or a
         # cluster's launcher that puts the job back in line, with a code of its own.
         say_how_it_ended(record.result, directory)
-        sys.exit(error.code if getattr(error, "code", 1) != 1 else 130)
+        sys.exit(error.code if error.code not in (None, 0, 1) else 130)
     finally:
         log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)

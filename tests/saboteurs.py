@@ -52,9 +52,9 @@ class KillAtTheEnd(Checkpoint):
         self.once = once
 
     def on_train_epoch_end(self, trainer, pl_module):
-        if trainer.current_epoch == trainer.max_epochs - 1 and not os.path.exists(self.once):
+        last = trainer.current_epoch == trainer.max_epochs - 1
+        if last and trainer.is_global_zero and not os.path.exists(self.once):
             open(self.once, "x").close()
-            trainer.strategy.barrier()
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -133,7 +133,6 @@ def test_a_killed_rank_costs_one_job(tmp_path):
 def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
     # Without batch norm, whose statistics are each process's own.
     common = (*QUIET, "-m", "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
-    common = (*common, "trainer.log_every_n_steps=1", "data.num_val=301")  # 1196: halves are even
     weights, losses = [], []
     for devices, size in ((1, 64), (2, 32)):
         root = tmp_path / str(devices)
