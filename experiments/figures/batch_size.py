@@ -32,7 +32,7 @@ from experiments.rows import Row, add, markdown, quiet, read
 from lightning_onecycle import BatchSizeSchedule, scale_lr
 
 EXPERIMENT = "batch_size"
-PATH = RESULTS / f"{EXPERIMENT}.csv"
+PATH = RESULTS / "batch_size_regimes.csv"
 BASE, SMALL, LARGE, BETWEEN = 64, 64, 512, 115
 CHANCE = 0.1  # the accuracy of what has diverged
 SAME = 0.5  # points of test accuracy that are no difference
