@@ -10,7 +10,8 @@
    arXiv:1711.00489): a quarter of the rate at half of the epochs and again at three quarters, or
    four times the batch there, as many epochs each.
 3. The linear rule (Goyal et al., arXiv:1706.02677, section 2): k times the batch with k times the
-   rate, with and without a gradual warm-up from the old rate over 5 epochs; as many epochs.
+   rate, with and without a gradual warm-up from the old rate over a quarter of the run, 5 epochs
+   of 20; as many epochs.
 
 All start from the same initial weights for the same seed. The learning rate for batches of 64 is
 that with the lowest validation loss of seed 0 on a ladder of factors of 2, for regime 3, and no
@@ -45,7 +46,11 @@ class Net(NamedTuple):
     lr: float
 
 
-NETS = {"MLP": Net((), 0.05)}
+NETS = {
+    "MLP": Net((), 0.05),
+    # Five times the images in half of the epochs: more steps for large batches. Not tuned again.
+    "MLP, 50,000 images": Net(("data.train_size=50000", "trainer.max_epochs=10"), 0.05),
+}
 
 
 class Regime(NamedTuple):
