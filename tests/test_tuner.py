@@ -864,3 +864,14 @@ def test_two_processes_agree_and_nothing_is_left(two_processes, mode):
     assert 5 < losses[0] < 20  # the mean over ranks, of which one has 10 more
     for of_rank in two_processes:
         assert of_rank[mode]["losses"] == of_rank["none"]["losses"]
+
+
+def test_a_test_inside_a_test_is_refused():
+    class AtEpochs(Callback):
+        """Find a rate in the middle of a training; its copy takes part in the test."""
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            Tuner(trainer).lr_find(pl_module, loader(12), num_training=5)
+
+    with pytest.raises(MisconfigurationException, match="lr_find was called inside a range test"):
+        quiet_trainer(AtEpochs(), max_epochs=1).fit(Scripted(), loader(12))

@@ -136,6 +136,11 @@ class Tuner:
             schedule=schedule,
             val_batches=val_batches,
         )
+        if any(isinstance(c, RangeTest) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+            raise MisconfigurationException(
+                "lr_find was called inside a range test, by a callback or hook that takes part in"
+                " it: have it look whether trainer.callbacks has a RangeTest, and do nothing then."
+            )
         if isinstance(train_dataloaders, LightningDataModule):
             train_dataloaders, datamodule = None, train_dataloaders
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):
