@@ -57,9 +57,8 @@ def test_an_experiment_trains(name, tmp_path):
     small = cfg.trainer.max_steps > 0
     cfg.trainer.max_epochs = -1 if small else 1
     cfg.trainer.max_steps = 4 if small else -1
-    rows, diverged, seconds, tested = runs.train(cfg)
+    rows, diverged, _, tested = runs.train(cfg)
     assert [row["steps"] for row in rows] == [4]
-    assert seconds > 0
     assert diverged or math.isfinite(tested["test/acc"])
 
 

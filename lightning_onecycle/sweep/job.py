@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,13 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
     """
 
     def decorate(task: Task) -> Task:
+        program = _program(task)  # now: a launcher may take the task to another process
+
         @functools.wraps(task)
         def run(cfg: DictConfig) -> Any:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 return task(cfg)
-            return Job.now().run(task, cfg, share)
+            return Job.now(program).run(task, cfg, share)
 
         return run
 
@@ -104,18 +106,21 @@ class Job:
         directory: Its own.
         root: The sweep's.
         overrides: What it was given, on the command line or by the sweeper.
+        program: How a command line starts that runs the same program.
     """
 
     directory: Path
     root: Path
     overrides: tuple[str, ...]
+    program: tuple[str, ...] = ()
 
     @classmethod
-    def now(cls) -> Job:
+    def now(cls, program: Sequence[str] = ()) -> Job:
         """Return the job that Hydra is running."""
         hydra = HydraConfig.get()
         root = Path(os.path.abspath(Path(hydra.runtime.cwd, hydra.sweep.dir)))
-        return cls(Path(hydra.runtime.output_dir), root, tuple(hydra.overrides.task))
+        directory, overrides = Path(hydra.runtime.output_dir), tuple(hydra.overrides.task)
+        return cls(directory, root, overrides, tuple(program))
 
     @property
     def name(self) -> str:
@@ -181,11 +186,10 @@ class Job:
         value = result.get("metrics", {}).get(_METRIC)
         return None if value is None else float(value)
 
-    def command(self, task: Task, *, goes_on: bool = False) -> list[str]:
+    def command(self, *, goes_on: bool = False) -> list[str]:
         """Return the command line of the single run that it stands for.
 
         Args:
-            task: What `job` has decorated.
             goes_on: Whether the run goes on from the job's checkpoint.
         """
         hydra = HydraConfig.get()
@@ -203,7 +207,7 @@ class Job:
         given = [f"resume={directory}"] if goes_on else list(self.overrides)
         # Hydra's record of the job is in the directory already, and says that it is of a sweep.
         where = ["hydra.mode=RUN", f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
-        return [*_program(task), *config, *given, *own, *where]
+        return [*self.program, *config, *given, *own, *where]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -254,7 +258,7 @@ class Job:
                     share(cfg)
             end = run_in_a_fork(functools.partial(self._run_here, task, cfg, exits=True))
         else:
-            end = run_as_a_command(self.command(task, goes_on=bool(cfg.get("resume"))))
+            end = run_as_a_command(self.command(goes_on=bool(cfg.get("resume"))))
         if end.signal is not None:
             self._record_failure(signal.Signals(end.signal).name, status="interrupted")
             sys.exit(128 + end.signal)
@@ -291,15 +295,11 @@ def _is_due(picture: Path) -> bool:
 
 
 def _program(task: Task) -> list[str]:
-    """Return the start of a command line: the file, or the module, that the task is from."""
-    task = getattr(task, "__wrapped__", task)
-    file = task.__code__.co_filename
-    module = sys.modules.get(task.__module__)
-    spec = getattr(module, "__spec__", None)
-    # A launcher may run the task in a process whose main module is its own.
-    if spec is not None and getattr(module, "__file__", None) == file:
+    """Return the start of a command line: the module or the file that the task is from."""
+    spec = getattr(sys.modules.get(task.__module__), "__spec__", None)
+    if spec is not None:
         return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
-    return [sys.executable, file]
+    return [sys.executable, os.path.abspath(task.__code__.co_filename)]
 
 
 def _is_on_one_device(cfg: DictConfig) -> bool:
