@@ -1,6 +1,6 @@
 """What a sweep costs beyond its training, with each launcher.
 
-    python -m experiments.benchmarks.sweep_cost --jobs 8 --epochs 20
+    python -m experiments.benchmarks.sweep_cost --jobs 8 --epochs 60
 
 Each launcher runs the same jobs, on the digits, in a directory of its own. Beside the clock stand
 the time that the jobs themselves say they trained and validated, and one start of the interpreter,
@@ -71,7 +71,7 @@ def main() -> None:
     """Measure and print the table, which is written to ``results/sweep_cost.md`` too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()
     table = markdown(measure(arguments.jobs, arguments.epochs))
     text = f"{arguments.jobs} jobs of {arguments.epochs} epochs of the digits:\n\n{table}\n"
