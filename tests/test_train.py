@@ -380,11 +380,13 @@ def test_resume_with_another_option_of_a_group(tmp_path):
 
 def test_a_run_is_not_written_over(finished):
     directory, _ = finished
-    before = result_of(directory)
-    code, output = run(*QUIET, f"hydra.run.dir={directory}")
+    before, record = result_of(directory), directory / ".hydra" / "overrides.yaml"
+    options = OmegaConf.load(record)
+    code, output = run(*QUIET, "data.batch_size=32", f"hydra.run.dir={directory}")
     assert code == 1
     assert "hydra.run.dir must be a new directory" in output
     assert result_of(directory) == before
+    assert OmegaConf.load(record) == options  # with which it goes on, if it is resumed
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -41,7 +42,7 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
-            and _options(read_result(other / RESULT)) == set(overrides)
+            and _options(read_result(other / RESULT)) == _parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
         ):
@@ -69,7 +70,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
         JobFailed: If it was given others. Hydra's record of them is put back.
     """
     result = read_result(directory / RESULT)
-    earlier, given = _options(result), set(overrides)
+    earlier, given = _options(result), _parsed(overrides)
     if earlier is not None and earlier != given:
         _restore_record(directory, result["overrides"])
         raise JobFailed(
@@ -91,7 +92,13 @@ def _restore_record(directory: Path, overrides: list[str]) -> None:
 
 
 def _options(result: dict[str, Any]) -> set[str] | None:
-    return set(result["overrides"]) if "overrides" in result else None
+    return _parsed(result["overrides"]) if "overrides" in result else None
+
+
+def _parsed(overrides: Sequence[str]) -> set[str]:
+    """Return the options as Hydra understands them: a sweep says False, and a person false."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return {f"{o.get_key_element()}={o.value()}" for o in parsed}
 
 
 def _is_of_a_sweep(directory: Path) -> bool:
