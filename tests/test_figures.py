@@ -23,7 +23,8 @@ from test_data import write_cifar10, write_fashion_mnist
 
 ROOT = Path(__file__).parents[1]
 FIGURES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("fig*.yaml"))
-EXPERIMENTS = [*FIGURES, "batch_norm", "lenet", "lenet_step", "momentum"]
+EXPERIMENTS = [*FIGURES, "batch_norm", "momentum", *notes.LENET.values()]
+BASELINES = ("lenet_step", "lenet_inv", "lenet_peaks")
 DIGITS = ("data=digits", "data.train_size=200", "data.num_val=100", "data.batch_size=64")
 
 
@@ -41,7 +42,7 @@ def test_an_experiment_asks_a_question(name):
     assert first == "# @package _global_"
     question = " ".join(line for line in comment if line.startswith("# "))
     # Those of the large settings and of a baseline refer to the experiment that asks.
-    assert "?" in question or "cifar10" in name or name == "lenet_step"
+    assert "?" in question or "cifar10" in name or name in BASELINES
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -468,7 +469,7 @@ def test_range_tests_of_fig7(tmp_path, monkeypatch):
 
 
 def final(job, seed, val, test, epoch=1):
-    row = {"job": f"{job} seed={seed}", "seed": seed, "epoch": epoch}
+    row = {"job": f"{job} seed={seed}", "seed": seed, "epoch": epoch, "steps": 10 * epoch}
     return row | {"val/acc": val, "test/acc": test}
 
 
@@ -484,7 +485,7 @@ def test_momentum_is_compared_at_the_peak_that_validates_best():
     assert line["test accuracy (%)"] == "71.00 ± 1.41"
 
 
-def test_batch_norm_and_lenet_tables():
+def test_batch_norm_table():
     anew = "callbacks.batch_norm={_target_:x,num_batches:20}"
     rows = [
         final(f"trainer.max_steps=62 {option}", seed, 0.5, accuracy + seed / 100)
@@ -499,8 +500,24 @@ def test_batch_norm_and_lenet_tables():
             "estimated anew (%)": "60.50 ± 0.71",
         }
     ]
+
+
+def test_lenet_regimes_are_compared_at_the_rate_that_validates_best():
     runs_ = [
         final("a=b", seed, 0.5, 0.5 + epoch / 10, epoch) for seed in (0, 1) for epoch in (1, 2)
     ]
-    (line,) = notes.lenet_table({"1cycle": runs_, "step": []})
-    assert line == {"regime": "1cycle", "epochs": 2, "n": 2, "test accuracy (%)": "70.00 ± 0.00"}
+    tuned = [
+        final(f"optimizer.lr={rate}", seed, val, test, 2)
+        for rate, val, test in (("0.1", 0.7, 0.6), ("0.2", 0.6, 0.9))
+        for seed in (0, 1)
+    ]
+    papers, best = notes.lenet_table({"1cycle": runs_, "step": [], "tuned": tuned})
+    assert papers == {
+        "regime": "1cycle",
+        "epochs": 2,
+        "steps": 20,
+        "learning rate": "the paper's",
+        "n": 2,
+        "test accuracy (%)": "70.00 ± 0.00",
+    }
+    assert (best["learning rate"], best["test accuracy (%)"]) == ("0.1", "60.00 ± 0.00")

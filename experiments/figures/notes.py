@@ -1,6 +1,7 @@
 """What was measured beside the figures: momentum, batch norm, LeNet.
 
-    python -m experiments.figures.runs momentum batch_norm lenet lenet_step
+    python -m experiments.figures.runs momentum batch_norm
+    python -m experiments.figures.runs lenet lenet_step lenet_inv lenet_peaks lenet_short
     python -m experiments.figures.notes
 
 Prints the tables of what is there, and writes ``results/notes.md``.
@@ -15,6 +16,15 @@ from typing import Any
 
 from experiments.figures.runs import RESULTS
 from experiments.rows import Row, markdown, quiet, read
+
+LENET = {
+    "1cycle": "lenet",
+    "step": "lenet_step",
+    "inv": "lenet_inv",
+    "1cycle, tuned": "lenet_peaks",
+    "step, tuned": "lenet_short",
+}
+"""LeNet's regimes: an experiment each."""
 
 Seeds = dict[int, Row]
 """By seed: the last row of a run."""
@@ -72,13 +82,17 @@ def batch_norm_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def lenet_table(results: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Return how each regime ended."""
+    """Return how each regime ended, at its best learning rate where several were tried."""
     lines = []
     for name, rows in results.items():
         if rows:
-            (seeds,) = finals(rows).values()
-            line = {"regime": name, "epochs": next(iter(seeds.values()))["epoch"]}
-            line |= {"n": len(seeds), "test accuracy (%)": spread(seeds, "test/acc")}
+            rates = finals(rows, "optimizer.lr")
+            best = max(rates, key=lambda rate: mean_of(rates[rate], "val/acc"))
+            seeds, (rate,) = rates[best], best
+            last = next(iter(seeds.values()))
+            line = {"regime": name, "epochs": last["epoch"], "steps": last["steps"]}
+            line |= {"learning rate": rate or "the paper's", "n": len(seeds)}
+            line["test accuracy (%)"] = spread(seeds, "test/acc")
             lines.append(line)
     return lines
 
@@ -90,12 +104,11 @@ def main() -> None:
     )
     parser.parse_args()
     quiet()
-    rows = {
-        name: read(RESULTS / f"{name}.csv")
-        for name in ("momentum", "batch_norm", "lenet", "lenet_step")
-    }
-    tables = [momentum_table(rows["momentum"]), batch_norm_table(rows["batch_norm"])]
-    tables.append(lenet_table({"1cycle": rows["lenet"], "step": rows["lenet_step"]}))
+    tables = [
+        momentum_table(read(RESULTS / "momentum.csv")),
+        batch_norm_table(read(RESULTS / "batch_norm.csv")),
+        lenet_table({name: read(RESULTS / f"{file}.csv") for name, file in LENET.items()}),
+    ]
     text = "\n\n".join(markdown(table) for table in tables if table) + "\n"
     print(text)
     (RESULTS / "notes.md").write_text(text)
