@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import UsageError
 from lightning_onecycle.report import read_result
+from lightning_onecycle.sweep.earlier import restore_record
 
 CONF = Path(__file__).parents[1] / "conf"
 CHECKPOINT = Path("checkpoints", "last.ckpt")
@@ -62,14 +63,6 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def _restore_options(directory: Path) -> None:
-    """Put back the options of the run in the directory, which Hydra has written over."""
-    options = read_result(directory / "result.json").get("overrides")
-    record = directory / ".hydra" / "overrides.yaml"
-    if rank_zero_only.rank == 0 and options is not None and record.is_file():
-        OmegaConf.save(OmegaConf.create(options), record)
-
-
 def check_directory(cfg: DictConfig, directory: Path) -> None:
     """Refuse to run over an earlier run, or to go on from a checkpoint that is damaged.
 
@@ -78,7 +71,9 @@ def check_directory(cfg: DictConfig, directory: Path) -> None:
     checkpoint = directory / CHECKPOINT
     if not cfg.resume:
         if checkpoint.is_file():
-            _restore_options(directory)
+            options = read_result(directory / "result.json").get("overrides")
+            if rank_zero_only.rank == 0 and options is not None:
+                restore_record(directory, options)
             raise UsageError(
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
                 " give resume=DIR to go on with it"

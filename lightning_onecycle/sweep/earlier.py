@@ -72,14 +72,15 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     result = read_result(directory / RESULT)
     earlier, given = _options(result), _parsed(overrides)
     if earlier is not None and earlier != given:
-        _restore_record(directory, result["overrides"])
+        restore_record(directory, result["overrides"])
         raise JobFailed(
             "hydra.sweep.dir must be a new directory for a sweep with other options, got that of"
             f" one whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
         )
 
 
-def _restore_record(directory: Path, overrides: list[str]) -> None:
+def restore_record(directory: Path, overrides: Sequence[str]) -> None:
+    """Put back Hydra's record of a run's options, which that of a later one has written over."""
     hydra = HydraConfig.get()
     record = directory / str(hydra.output_subdir)
     if record.is_dir():
