@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
+from lightning_utilities.core.imports import RequirementCache
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.optim.swa_utils import SWALR
 
@@ -325,7 +326,12 @@ def test_backbone_finetuning_resumed_twice(orders, max_lr, tmp_path):
 
 # ---- tensors, compiled steps, mixed precision ---------------------------------------------------
 
+needs_tensor_betas = pytest.mark.skipif(
+    not RequirementCache("torch>=2.6"), reason="older AdamW takes no tensors as betas"
+)
 
+
+@needs_tensor_betas
 def test_tensor_lr_and_beta1_are_filled_in_place():
     lr, beta1, beta2 = (torch.tensor(v, dtype=torch.float64) for v in (0.4, 0.9, 0.999))
     optimizer = torch.optim.AdamW([weight()], lr=lr, betas=(beta1, beta2), foreach=False)
@@ -359,7 +365,7 @@ def capturable(parameters):
     [
         (partial(sgd, lr=0.5), partial(sgd, lr=0.5)),
         (partial(torch.optim.AdamW, lr=0.5), partial(torch.optim.AdamW, lr=0.5)),
-        (capturable, partial(torch.optim.AdamW, lr=0.5)),
+        pytest.param(capturable, partial(torch.optim.AdamW, lr=0.5), marks=needs_tensor_betas),
     ],
     ids=["SGD", "AdamW", "AdamW capturable"],
 )
