@@ -16,6 +16,8 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_onecycle._lightning import both
+
 HELD_AS_DATA = (Dataset, DataLoader, CombinedLoader, LightningDataModule)
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
@@ -33,11 +35,12 @@ def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[dict[int, Any],
     """
     memo: dict[int, Any] = {}
     held: list[Any] = []
+    data = both(*HELD_AS_DATA)
     for shared in (trainer, trainer.strategy, *trainer.loggers, trainer.datamodule):  # type: ignore[attr-defined]
         memo[id(shared)] = shared
     for child in module.modules():
         for value in vars(child).values():
-            if isinstance(value, HELD_AS_DATA):
+            if isinstance(value, data):
                 memo[id(value)] = value
                 held.append(value)
             elif isinstance(value, Tensor) and not value.is_leaf:  # deepcopy refuses it

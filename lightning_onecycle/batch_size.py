@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +24,7 @@ from torch.utils.data import (
 
 from lightning_onecycle import _loaders
 from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle._lightning import Callback, own
 
 
 def scale_lr(
@@ -271,7 +272,7 @@ class BatchNormRecalibration(Callback):
         self._layers = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         self._layers = [layer for layer in self._layers if layer.track_running_stats]
         self._in_training = self._layers
-        if self._layers and not is_overridden("forward", pl_module, LightningModule):
+        if self._layers and not is_overridden("forward", pl_module, own(LightningModule, trainer)):
             rank_zero_info(
                 "BatchNormRecalibration leaves the statistics alone: it needs a forward method of"
                 f" {type(pl_module).__name__}."

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle._lightning import Callback, both
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
@@ -241,7 +242,7 @@ class ScheduleCallback(Callback):
 
     @rank_zero_only
     def _log_figure(self, trainer: Trainer) -> None:
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        loggers = [log for log in trainer.loggers if isinstance(log, both(TensorBoardLogger))]
         if not loggers or find_spec("matplotlib") is None:
             return
         scheduler = self.schedulers[0]

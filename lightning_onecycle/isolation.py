@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module, what_is_shared
+from lightning_onecycle._lightning import both, own, own_with
 
 _HAVE_STATE = (*HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
@@ -114,7 +115,8 @@ def isolated(
         _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
         if trainer.loggers:
             directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            trainer.loggers = [_LogsNothing(stack.enter_context(directory))]
+            logs_nothing: Any = own_with(_HasADirectory, DummyLogger, trainer)
+            trainer.loggers = [logs_nothing(stack.enter_context(directory))]
         yield copied
 
 
@@ -139,12 +141,13 @@ def _owners(trainer: Trainer) -> list[Any]:
 def _prepare(
     trainer: Trainer, kept: _Kept, callbacks: list[Callback], memo: dict[int, Any]
 ) -> None:
-    fit_loop = _FitLoop(trainer, trainer.min_epochs, trainer.max_epochs)
-    fit_loop.epoch_loop = _TrainingEpochLoop(trainer, trainer.min_steps, trainer.max_steps)
-    trainer.fit_loop = fit_loop
+    fit_loop = own(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
+    epoch_loop = own(_TrainingEpochLoop, trainer)(trainer, trainer.min_steps, trainer.max_steps)
+    trainer.fit_loop, fit_loop.epoch_loop = fit_loop, epoch_loop
     trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
-    trainer.profiler = PassThroughProfiler()  # type: ignore[attr-defined]
-    trainer._checkpoint_connector = _NothingToResume(trainer)
+    trainer.profiler = own(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
+    connector = own_with(_NothingToResume, _CheckpointConnector, trainer)
+    trainer._checkpoint_connector = connector(trainer)
     strategy = trainer.strategy
     strategy._launcher = None
     scaler = getattr(strategy.precision_plugin, "scaler", None)
@@ -161,8 +164,8 @@ def _prepare(
     strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
 
 
-class _LogsNothing(DummyLogger):
-    """Does nothing, but it has a directory for a module to write into."""
+class _HasADirectory:
+    """For a logger that does nothing: a module may write into its directory."""
 
     def __init__(self, directory: str) -> None:
         super().__init__()
@@ -175,7 +178,7 @@ class _LogsNothing(DummyLogger):
     log_dir = root_dir = save_dir
 
 
-class _NothingToResume(_CheckpointConnector):
+class _NothingToResume:
     @property
     def _hpc_resume_path(self) -> None:  # what a preempted SLURM job has left
         return None
@@ -212,9 +215,10 @@ class _Kept:
     def data(self, roots: Iterable[Any]) -> None:
         """Remember loaders, and what they hold: samplers, datasets, generators, in any depth."""
         found = deque(roots)
+        never_entered, have_state = both(*_NEVER_ENTERED), both(*_HAVE_STATE)
         while found and len(self._seen) < _MOST_OBJECTS:
             item = found.popleft()
-            if id(item) in self._seen or isinstance(item, _NEVER_ENTERED):
+            if id(item) in self._seen or isinstance(item, never_entered):
                 continue
             self._seen[id(item)] = item
             set_state = _generator_state(item)
@@ -228,7 +232,7 @@ class _Kept:
             elif isinstance(item, types.MethodType):
                 found.append(item.__self__)
             elif hasattr(item, "__dict__"):
-                if isinstance(item, _HAVE_STATE) or not isinstance(item, nn.Module):
+                if isinstance(item, have_state) or not isinstance(item, nn.Module):
                     self.attributes(item)
                 if isinstance(item, DataLoader):
                     # Workers that persist have a state of their own: these start others.

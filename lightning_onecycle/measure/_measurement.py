@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lightning_onecycle._checks import whole
 from lightning_onecycle._copies import copy_module, what_is_shared
+from lightning_onecycle._lightning import Callback, both, own
 from lightning_onecycle.isolation import _random_state
 
 
@@ -62,7 +63,7 @@ class Measurement(Callback):
             )
         strategy = trainer.strategy
         if (
-            not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy))
+            not isinstance(strategy, both(SingleDeviceStrategy, DDPStrategy))
             or strategy.handles_gradient_accumulation  # DeepSpeed
         ):
             raise MisconfigurationException(
@@ -114,7 +115,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
         copied.log = copied.log_dict = _nothing  # type: ignore[method-assign]
         if trainer.loggers:
             stack.callback(setattr, trainer, "loggers", trainer.loggers)
-            trainer.loggers = [DummyLogger()]
+            trainer.loggers = [own(DummyLogger, trainer)()]
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
             # A copy would be compiled anew each time, and has no second derivative then.
             stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -8,9 +8,10 @@ from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle._checks import choice
+from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from lightning.pytorch import Trainer
@@ -9,6 +10,8 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+
+from lightning_onecycle._lightning import own, own_with
 
 
 class EndsAndValidates(Protocol):
@@ -21,13 +24,31 @@ class EndsAndValidates(Protocol):
         """Take what the validation has logged."""
 
 
-class TestFitLoop(_FitLoop):
-    """Goes over the data until the test has ended, under the limits that the user's code sees."""
+def loop_for(trainer: Trainer, test: EndsAndValidates) -> _FitLoop:
+    """Return a loop that goes over the data until the test has ended.
 
-    def __init__(self, trainer: Trainer, test: EndsAndValidates) -> None:
-        super().__init__(trainer, trainer.min_epochs, trainer.max_epochs)
-        self.test = test
-        self.epoch_loop = _TestEpochLoop(trainer, test)
+    Its limits are those that the user's code sees.
+    """
+    fit: Any = own_with(_TestFitLoop, _FitLoop, trainer)
+    epoch: Any = own_with(_TestEpochLoop, _TrainingEpochLoop, trainer)
+    validation: Any = own_with(_TestValidationLoop, _EvaluationLoop, trainer)
+
+    loop = fit(trainer, trainer.min_epochs, trainer.max_epochs)
+    loop.epoch_loop = epoch(trainer, trainer.min_steps, trainer.max_steps)
+    loop.epoch_loop.val_loop = validation(
+        trainer,
+        own(TrainerFn, trainer).FITTING,
+        own(RunningStage, trainer).VALIDATING,
+        verbose=False,
+        inference_mode=False,
+    )
+    loop.test = loop.epoch_loop.test = loop.epoch_loop.val_loop.test = test
+    return loop
+
+
+class _TestFitLoop:
+    test: EndsAndValidates
+    max_batches: int | float
 
     @property
     def done(self) -> bool:
@@ -39,11 +60,9 @@ class TestFitLoop(_FitLoop):
         return True
 
 
-class _TestEpochLoop(_TrainingEpochLoop):
-    def __init__(self, trainer: Trainer, test: EndsAndValidates) -> None:
-        super().__init__(trainer, trainer.min_steps, trainer.max_steps)
-        self.test = test
-        self.val_loop = _TestValidationLoop(trainer, test)
+class _TestEpochLoop:
+    test: EndsAndValidates
+    _num_ready_batches_reached: Callable[[], bool]
 
     @property
     def done(self) -> bool:
@@ -53,18 +72,11 @@ class _TestEpochLoop(_TrainingEpochLoop):
         return self.test.validation_due
 
 
-class _TestValidationLoop(_EvaluationLoop):
-    def __init__(self, trainer: Trainer, test: EndsAndValidates) -> None:
-        super().__init__(
-            trainer,
-            TrainerFn.FITTING,
-            RunningStage.VALIDATING,
-            verbose=False,
-            inference_mode=False,
-        )
-        self.test = test
+class _TestValidationLoop:
+    test: EndsAndValidates
+    trainer: Trainer
 
     def run(self) -> Any:
-        logged = super().run()
+        logged = super().run()  # type: ignore[misc]
         self.test.validated(self.trainer, logged)
         return logged

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
+from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.collect import conditions_of
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.range_test.loops import TestFitLoop
+from lightning_onecycle.range_test.loops import loop_for
 from lightning_onecycle.range_test.stopping import Divergence
 from lightning_onecycle.scheduler import ScheduleLR, _last_writer_of
 from lightning_onecycle.schedules import lr_range
@@ -92,7 +93,7 @@ class RangeTest(Callback):
 
     def prepare(self, trainer: Trainer) -> None:
         """Give the trainer loops that end with the test, and validation as the test wants it."""
-        trainer.fit_loop = TestFitLoop(trainer, self)
+        trainer.fit_loop = loop_for(trainer, self)
         trainer.limit_val_batches = self.val_batches
         trainer.num_sanity_val_steps = 0
 

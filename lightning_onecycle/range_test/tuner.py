@@ -27,6 +27,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.utils.data import DataLoader
 
 from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle._lightning import both, own, package
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.isolation import isolated
 from lightning_onecycle.measure._measurement import Measurement
@@ -61,7 +62,7 @@ class Tuner:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        if not isinstance(trainer, Trainer):
+        if not isinstance(trainer, both(Trainer)):
             raise TypeError(f"trainer must be a Lightning Trainer, got {type(trainer).__name__}")
         self.trainer = trainer
 
@@ -125,7 +126,7 @@ class Tuner:
                 or several steps at a time, there are no data or no losses, other code sets the
                 learning rate, or the module holds something that cannot be copied.
         """
-        if not isinstance(getattr(model, "_orig_mod", model), LightningModule):
+        if not isinstance(getattr(model, "_orig_mod", model), both(LightningModule)):
             raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
         options = checked(
             min_lr=min_lr,
@@ -141,14 +142,16 @@ class Tuner:
                 "lr_find was called inside a range test, by a callback or hook that takes part in"
                 " it: have it look whether trainer.callbacks has a RangeTest, and do nothing then."
             )
-        if isinstance(train_dataloaders, LightningDataModule):
+        if isinstance(train_dataloaders, both(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
+        _refuse_mixture(self.trainer, "model", model, LightningModule)
+        _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):
             _refuse_loader(f"{name}_dataloaders", given)
         holders = list(_holders(model, attr_name)) if update_attr else []
         launcher = self.trainer.strategy.launcher
         task = (model, train_dataloaders, val_dataloaders, datamodule, options)
-        if isinstance(launcher, _MultiProcessingLauncher):
+        if isinstance(launcher, both(_MultiProcessingLauncher)):
             curve = pickle.loads(launcher.launch(_pickled_curve, self.trainer, *task))
         elif launcher is not None:
             curve = launcher.launch(run, self.trainer, *task)
@@ -252,7 +255,7 @@ def _pickled_curve(*args: Any) -> bytes:
 def _takes_part(callback: Callback) -> bool:
     from lightning_onecycle.range_test.finder import LRFinder
 
-    return not isinstance(callback, (*_LEFT_OUT, LRFinder))
+    return not isinstance(callback, both(*_LEFT_OUT, LRFinder))
 
 
 def _filter_callbacks_of(module: LightningModule, schedules: list[ScheduleCallback]) -> None:
@@ -266,6 +269,16 @@ def _filter_callbacks_of(module: LightningModule, schedules: list[ScheduleCallba
         return [callback for callback in callbacks if _takes_part(callback)]
 
     module.configure_callbacks = configure_callbacks  # type: ignore[method-assign]
+
+
+def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:
+    """Say what Lightning says of its own classes, but not of those derived from them."""
+    if isinstance(given, both(kind)) and not isinstance(given, own(kind, trainer)):
+        raise TypeError(
+            f"{name} must be a {kind.__name__} of {package(trainer).__name__}, as the trainer is,"
+            f" got {type(given).__name__}, which is one of the other Lightning: import both from"
+            " the same."
+        )
 
 
 def _refuse_loader(name: str, loader: Any) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_onecycle._lightning import Callback
 
 
 class Diverged(RuntimeError):
