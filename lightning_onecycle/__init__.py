@@ -25,6 +25,8 @@ from lightning_onecycle.schedules import (
     warmup_cosine,
 )
 
+__version__ = "0.1.0"
+
 __all__ = [
     "BatchNormRecalibration",
     "BatchSizeSchedule",
