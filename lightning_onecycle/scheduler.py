@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Optimizer, Rprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_onecycle import _groups
@@ -88,9 +88,13 @@ class ScheduleLR(LRScheduler):
         # The base class's constructor is left out on purpose. It would put keys into the parameter
         # groups, which travel in checkpoints, wrap optimizer.step, and count by calls of step().
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}")
+            raise TypeError(
+                f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}: give the one"
+                " that it wraps, whose steps are counted"
+            )
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+        self._hooked = _groups.with_hooks(optimizer)
         self.optimizer = optimizer
         self.schedule = schedule
         self.last_epoch = 0
@@ -102,7 +106,7 @@ class ScheduleLR(LRScheduler):
         self._in_step = False
 
         own = [float(group["lr"]) for group in optimizer.param_groups]
-        decays = [group.get("weight_decay") for group in optimizer.param_groups]
+        decays = [_groups.weight_decay(group) for group in optimizer.param_groups]
         previous = _last_writer_of(optimizer)
         if previous is not None:
             if previous.wrote_last():
@@ -117,10 +121,15 @@ class ScheduleLR(LRScheduler):
         self._weight_decays = decays
         # What the groups held first: a finetuning callback rebuilds them with it on resuming.
         self._first_lrs = self.get_lr()
-        self._written: list[float | Tensor] = []
+        self._written: list[tuple[Any, int]] = []
         self._wrapped_before = hasattr(optimizer.step, "_wrapped_by_lr_sched")
         self._enter()
         self._write()
+        if isinstance(self._hooked, Rprop):
+            rank_zero_warn(
+                "Rprop reads its learning rate once, at the first step, and then finds step sizes"
+                " of its own: a schedule does not reach it."
+            )
 
     # ---- what a torch scheduler has ---------------------------------------------------------
 
@@ -177,7 +186,7 @@ class ScheduleLR(LRScheduler):
         decays = list(state_dict.get("weight_decays", self._weight_decays))
         first_lrs = list(state_dict.get("first_lrs", self._first_lrs))
         kept = state_dict.get("groups_when_built", self._groups_when_built)
-        default = self.optimizer.defaults.get("lr")
+        default = self._hooked.defaults.get("lr")
         if self._own == first_lrs and any(lr != default for lr in self._own):
             # A finetuning callback has rebuilt the groups: what they held is not their peak.
             self._groups_when_built = kept
@@ -242,14 +251,15 @@ class ScheduleLR(LRScheduler):
     def wrote_last(self) -> bool:
         """Whether the groups' learning rates are still what this scheduler has written."""
         self._write()
-        groups = self.optimizer.param_groups
-        return [group["lr"] for group in groups] == self._written
+        return [_groups.stamp(group) for group in self.optimizer.param_groups] == self._written
 
     def _enter(self) -> None:
-        optimizer = self.optimizer
+        optimizer = self._hooked
+        # torch.compile is to compile the step, and not this.
+        uncompiled = torch.compiler.disable
         self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(uncompiled(self._before_step)),
+            optimizer.register_step_post_hook(uncompiled(self._after_step)),
             optimizer.register_load_state_dict_post_hook(self._after_load),
         ]
         _WRITERS[optimizer] = weakref.ref(self)
@@ -263,21 +273,28 @@ class ScheduleLR(LRScheduler):
         self._in_step = True
         if not self._attached:
             return
-        if not self._wrapped_before and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                f"A CUDA graph that has captured {type(optimizer).__name__}.step is replayed"
+                " without the hooks that count steps: the schedule would stand still. Capture"
+                " forward and backward alone, or use torch.compile(optimizer.step)."
+            )
+        groups = optimizer.param_groups
+        if not self._wrapped_before and hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
             self.detach()
             rank_zero_info(
                 f"Another scheduler was built on the {type(optimizer).__name__}: the schedule"
                 f" stops after {self.last_epoch} of {self._total_steps} steps."
             )
-        elif len(optimizer.param_groups) != len(self._written):
+        elif len(groups) != len(self._written):
             self._write()
-        else:
-            for group, lr in zip(optimizer.param_groups, self._written, strict=True):
-                if group["lr"] is not lr:
-                    who = "a scheduler built before" if self._wrapped_before else "other code"
-                    self._tell_once("lr", f"lr was set to {group['lr']:g} by {who} and is restored")
-                    self._write()
-                    break
+        elif (changed := _changed(groups, self._written)) is not None:
+            if _groups.at_rest(groups):
+                self._in_step = False  # it is not a step of the training
+                return
+            who = "a scheduler built before" if self._wrapped_before else "other code"
+            self._tell_once("lr", f"lr was set to {float(changed):g} by {who} and is restored")
+            self._write()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # The hooks run again inside a step that calls its parent class's: that is one step.
@@ -312,33 +329,36 @@ class ScheduleLR(LRScheduler):
         if len(groups) > len(self.max_lrs):
             self._adopt(groups[len(self.max_lrs) :], point.lr)
         written = []
-        default: Any = self.optimizer.defaults.get("lr")
+        default: Any = self._hooked.defaults.get("lr")
         for group, peak in zip(groups, self.max_lrs, strict=False):
             _groups.set_lr(group, peak * point.lr, default)
-            written.append(group["lr"])
+            written.append(_groups.stamp(group))
             if point.momentum is not None and not _groups.set_momentum(group, point.momentum):
                 why = "its momentum is 0" if "momentum" in group else "it has none"
                 self._tell_once("momentum", f"momentum is not cycled: {why}")
         self._written = written
         if self.schedule.schedules_weight_decay:
+            if not any(self._weight_decays):
+                self._tell_once("weight decay", "weight decay is not scheduled: there is none")
             self._write_weight_decay(point.weight_decay)
 
     def _write_weight_decay(self, factor: float) -> None:
+        default: Any = self._hooked.defaults.get("weight_decay")
         for group, decay in zip(self.optimizer.param_groups, self._weight_decays, strict=False):
             if decay is not None:
-                group["weight_decay"] = decay * factor
+                _groups.set_value(group, "weight_decay", decay * factor, default)
 
     def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
         for group in groups:
             lr = float(group["lr"])
-            if lr == self.optimizer.defaults.get("lr"):
+            if lr == self._hooked.defaults.get("lr"):
                 peak = lr * self._scale
             else:
                 # Given as it is to be now, in proportion to the other groups' present values.
                 peak = lr / factor if factor > 0 else lr
             self.max_lrs.append(peak)
             self._first_lrs.append(lr)
-            self._weight_decays.append(group.get("weight_decay"))
+            self._weight_decays.append(_groups.weight_decay(group))
 
     def _tell_once(self, about: str, what: str) -> None:
         if about not in self._told:
@@ -401,6 +421,12 @@ def scheduler_config(
     }
 
 
+def _changed(groups: list[dict[str, Any]], written: list[tuple[Any, int]]) -> Any:
+    """Return the first learning rate that is not what was written, or None."""
+    pairs = zip(groups, written, strict=True)
+    return next((group["lr"] for group, was in pairs if _groups.stamp(group) != was), None)
+
+
 def _last_writer_of(optimizer: Optimizer) -> ScheduleLR | None:
-    reference = _WRITERS.get(optimizer)
+    reference = _WRITERS.get(_groups.with_hooks(optimizer))
     return None if reference is None else reference()

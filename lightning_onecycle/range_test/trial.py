@@ -145,7 +145,7 @@ class RangeTest(Callback):
             for config in trainer.lr_scheduler_configs
         ]
         # Before the scheduler's own hook, which writes the values of the next step.
-        optimizer.register_step_post_hook(self._check_step)
+        _groups.with_hooks(optimizer).register_step_post_hook(self._check_step)
         anneal: Any = "linear" if self.mode == "linear" else "exp"
         low, high = self.span
         self._scheduler = ScheduleLR(
