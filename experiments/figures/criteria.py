@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from statistics import fmean, linear_regression
 
+import numpy as np
+
 
 def gap(training: Sequence[float], validation: Sequence[float]) -> list[float]:
     """Return validation loss less training loss, epoch by epoch (arXiv:1803.09820, Fig. 1b).
@@ -62,6 +64,16 @@ def steps_to_accuracy(
             part = (target - a0) / (a1 - a0)
             return round(math.exp(math.log(s0) + part * math.log(s1 / s0)), 6)
     return None
+
+
+def accuracy_at(steps: Sequence[int], accuracies: Sequence[float], at: float) -> float:
+    """Return the accuracy of a training of ``at`` steps, linear over log(steps) in between.
+
+    Example:
+        >>> round(accuracy_at([100, 400], [0.8, 0.9], 200), 6)
+        0.85
+    """
+    return float(np.interp(math.log(at), np.log(steps), accuracies))
 
 
 def climb(score: Callable[[int], float], start: int) -> int:
