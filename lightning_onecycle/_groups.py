@@ -86,7 +86,7 @@ def stamp(group: Group) -> tuple[Any, int]:
 def weight_decay(group: Group) -> float | None:
     """Return the weight decay, or None where there is none."""
     value = group.get("weight_decay")
-    return None if value is None else float(value)
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def at_rest(groups: list[Group]) -> bool:

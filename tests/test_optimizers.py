@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from conftest import Tiny, expected, fit, loader, quiet_trainer, sgd, snapshot
 from lightning_onecycle import (
+    LRCurve,
     OneCycle,
     Phase,
     Schedule,
@@ -221,7 +222,7 @@ class Learner(LightningModule):
 
 @rprop_is_told
 @every_optimizer
-def test_each_in_a_range_test_and_a_training(kind):
+def test_each_in_a_range_test_and_a_training(kind, tmp_path):
     module, callback = Learner(kind), OneCycle()
     trainer = quiet_trainer(callback, max_epochs=2)
     options = {"min_lr": 0.001, "max_lr": 0.1, "early_stop_threshold": None}
@@ -229,6 +230,8 @@ def test_each_in_a_range_test_and_a_training(kind):
     assert curve.lrs == pytest.approx([0.001, 0.00316228, 0.01, 0.0316228, 0.1])
     assert len(set(curve.losses)) == 5
     assert module.used == []
+    curve.save(tmp_path / "curve.json")
+    assert LRCurve.load(tmp_path / "curve.json") == curve
 
     trainer.fit(module, loader(6))
     plan = expected(one_cycle(), 12, peak=0.05)
@@ -312,6 +315,7 @@ def test_a_tensor_weight_decay_is_filled_in_place():
 
 def test_a_scheduler_built_before_has_no_say_in_a_tensor_either(told):
     problem = Problem(torch.optim.SGD, lr=torch.tensor(0.05, dtype=torch.float64))
+    problem.optimizer.param_groups[1]["lr"] = torch.tensor(0.02, dtype=torch.float64)
     other = OneCycleLR(problem.optimizer, max_lr=3.0, total_steps=STEPS + 1)
     ScheduleLR(problem.optimizer, MOVING, STEPS, max_lr=[0.05, 0.02])
     used = []
