@@ -124,7 +124,8 @@ class Tuner:
             AttributeError: If there is no attribute to update.
             MisconfigurationException: If there is not exactly one optimizer, the module takes no
                 or several steps at a time, there are no data or no losses, other code sets the
-                learning rate, or the module holds something that cannot be copied.
+                learning rate, the module holds something that cannot be copied, or a strategy such
+                as FSDP has taken it apart in a fit.
         """
         if not isinstance(getattr(model, "_orig_mod", model), both(LightningModule)):
             raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
@@ -141,6 +142,12 @@ class Tuner:
             raise MisconfigurationException(
                 "lr_find was called inside a range test, by a callback or hook that takes part in"
                 " it: have it look whether trainer.callbacks has a RangeTest, and do nothing then."
+            )
+        strategy = self.trainer.strategy
+        if strategy.restore_checkpoint_after_setup and strategy.lightning_module is model:
+            raise MisconfigurationException(
+                f"lr_find cannot copy a module that {type(strategy).__name__} has taken apart: call"
+                " it before fit, or with a new trainer and a new module."
             )
         if isinstance(train_dataloaders, both(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
