@@ -47,7 +47,7 @@ def onset(train: Sequence[float], val: Sequence[float], rise: float = 0.01) -> i
         rise: Of the validation loss, >= 0.
 
     Returns:
-        The epoch, counted from 0; the last of several that are equal. None: no over-fitting.
+        The epoch, counted from 0, the last of several that are equal; or None if there is none.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -105,7 +105,7 @@ def top_eigenvalue(
 
     Lanczos' method, with every new vector made orthogonal to all before it: after :math:`k`
     products the largest eigenvalue of the matrix in the space of
-    :math:`v, Hv, \dots, H^{k-1} v`. It rises with :math:`k`, and is exact when :math:`k` is the
+    :math:`v, Hv, \ldots, H^{k-1} v`. It rises with :math:`k`, and is exact when :math:`k` is the
     number of distinct eigenvalues.
 
     Args:

@@ -30,7 +30,7 @@ class Group:
     """Runs that differ by their seed alone.
 
     Args:
-        options: The values of the swept keys, in the order of `Table.swept`.
+        options: The values of the swept keys, in the order of the table's ``swept``.
         runs: The runs, completed or not.
 
     Example:
