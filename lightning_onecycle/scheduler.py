@@ -41,6 +41,9 @@ class ScheduleLR(LRScheduler):
     and writes the values for the next one, so a step that ``GradScaler`` skips does not count.
     `step` does nothing, and may be called as often as a training loop likes.
 
+    Tensors are filled in place, so that a compiled step sees them and is not compiled again. A
+    wrapper without hooks of its own is counted through the optimizer that it wraps.
+
     One writer per optimizer: a second `ScheduleLR` takes over from the first, with its peaks, and
     this one stops when another scheduler is built on its optimizer (as Lightning's SWA does).
 
@@ -89,8 +92,8 @@ class ScheduleLR(LRScheduler):
         # groups, which travel in checkpoints, wrap optimizer.step, and count by calls of step().
         if not isinstance(optimizer, Optimizer):
             raise TypeError(
-                f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}: give the one"
-                " that it wraps, whose steps are counted"
+                f"optimizer must be a torch Optimizer, got {type(optimizer).__name__}: the steps of"
+                " others cannot be counted"
             )
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
@@ -286,7 +289,13 @@ class ScheduleLR(LRScheduler):
                 f"Another scheduler was built on the {type(optimizer).__name__}: the schedule"
                 f" stops after {self.last_epoch} of {self._total_steps} steps."
             )
-        elif len(groups) != len(self._written):
+        elif len(groups) < len(self._written):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} had {len(self._written)} parameter groups, and takes a"
+                f" step with {len(groups)}: steps of parts (DeepSpeed's ZeRO takes them) cannot be"
+                " counted. Build a new ScheduleLR if the other groups are gone for good."
+            )
+        elif len(groups) > len(self._written):
             self._write()
         elif (changed := _changed(groups, self._written)) is not None:
             if _groups.at_rest(groups):

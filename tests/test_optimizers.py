@@ -531,7 +531,7 @@ class NoOptimizer:
     ("kind", "message"),
     [
         (Alone, "optimizer must have step hooks, and Alone has none: let its __init__"),
-        (NoOptimizer, "optimizer must be a torch Optimizer, got NoOptimizer: give the one that it"),
+        (NoOptimizer, "optimizer must be a torch Optimizer, got NoOptimizer: the steps of others"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_before_training(kind, message):
@@ -544,6 +544,16 @@ def test_what_cannot_be_counted_is_refused_before_training(kind, message):
     with pytest.raises(TypeError, match=message):
         Tuner(quiet_trainer(max_epochs=1)).lr_find(module, loader(6), num_training=5)
     assert module.net.weight.tolist() == before
+
+
+def test_steps_of_parts_are_refused():
+    problem = Problem(torch.optim.SGD)
+    optimizer = problem.optimizer
+    ScheduleLR(optimizer, MOVING, STEPS)
+    problem.take(1)
+    optimizer.param_groups = optimizer.param_groups[:1]  # as DeepSpeed's ZeRO does for a moment
+    with pytest.raises(RuntimeError, match="SGD had 2 parameter groups, and takes a step with 1"):
+        optimizer.step()
 
 
 # ---- under Lightning -----------------------------------------------------------------------------
