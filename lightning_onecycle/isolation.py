@@ -215,7 +215,7 @@ class _Kept:
     def data(self, roots: Iterable[Any]) -> None:
         """Remember loaders, and what they hold: samplers, datasets, generators, in any depth."""
         found = deque(roots)
-        never_entered, have_state = both(*_NEVER_ENTERED), both(*_HAVE_STATE)
+        never_entered = both(*_NEVER_ENTERED)
         while found and len(self._seen) < _MOST_OBJECTS:
             item = found.popleft()
             if id(item) in self._seen or isinstance(item, never_entered):
@@ -232,7 +232,7 @@ class _Kept:
             elif isinstance(item, types.MethodType):
                 found.append(item.__self__)
             elif hasattr(item, "__dict__"):
-                if isinstance(item, have_state) or not isinstance(item, nn.Module):
+                if isinstance(item, _HAVE_STATE) or not isinstance(item, nn.Module):
                     self.attributes(item)
                 if isinstance(item, DataLoader):
                     # Workers that persist have a state of their own: these start others.

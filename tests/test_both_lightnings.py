@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
@@ -32,6 +33,7 @@ from lightning_onecycle import (
     constant,
     one_cycle,
 )
+from lightning_onecycle.isolation import isolated
 
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
 ours, theirs = lightning.pytorch, pytorch_lightning
@@ -58,6 +60,9 @@ def kinds(tree):
             return self.net(x)
 
         def training_step(self, batch, batch_idx):
+            # What stands in for them in a range test or a measurement is of the same tree.
+            assert isinstance(self.trainer.profiler, tree.profilers.Profiler)
+            assert all(isinstance(logger, tree.loggers.Logger) for logger in self.trainer.loggers)
             loss = (self(batch[0]).squeeze(1) - batch[1]).square().mean()
             self.log("train/loss", loss, on_step=False, on_epoch=True)
             return loss
@@ -319,6 +324,35 @@ def test_a_data_module_is_left_as_it_was(tree):
 
 
 @either
+def test_data_that_the_module_holds_are_shared(tree):
+    net, data = make_net(tree), kinds(tree)[1]()
+    data.lock = threading.Lock()  # a copy of the module cannot have one of its own
+    net.data = data
+    net.train_dataloader = data.train_dataloader
+    assert len(Tuner(make_trainer(tree)).lr_find(net, num_training=6).losses) == 6
+
+
+@either
+def test_training_in_isolation(tree):
+    trainer, net = make_trainer(tree), make_net(tree)
+    before = net.net[0].weight.clone()
+    with isolated(trainer, net) as copied:
+        trainer.fit(copied, loader())
+        assert trainer.global_step == 12
+        assert not torch.equal(copied.net[0].weight, before)
+    assert trainer.global_step == 0
+    assert torch.equal(net.net[0].weight, before)
+
+
+@either
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing to fork with")
+def test_a_range_test_in_a_process_that_lightning_starts(tree):
+    trainer = make_trainer(tree, strategy="ddp_fork")
+    curve = Tuner(trainer).lr_find(make_net(tree), loader(), num_training=6)
+    assert len(curve.losses) == 6
+
+
+@either
 def test_a_finder_hands_its_peak_over(tree):
     finder = LRFinder(num_training=12, max_lr=1.0, method=lambda lrs, losses: lrs[-1])
     recorder, _ = fit(tree, finder, OneCycle())
@@ -329,7 +363,7 @@ def test_a_finder_hands_its_peak_over(tree):
 @pytest.mark.parametrize(
     ("measured", "trained"), [(theirs, theirs), (theirs, ours), (ours, theirs)]
 )
-@pytest.mark.filterwarnings("ignore:The peak was found under other conditions. versions")
+@pytest.mark.filterwarnings("ignore:The peak was found under other conditions. library version")
 def test_a_curve_is_good_for_its_conditions_in_either(measured, trained):
     torch.manual_seed(3)
     trainer = make_trainer(measured, OneCycle())
@@ -359,10 +393,11 @@ def test_a_mixture_is_refused(tree, other):
 # ---- the other callbacks --------------------------------------------------------------------
 
 
-def test_measurements_are_the_same_in_both():
+def test_measurements_are_the_same_in_both(tmp_path):
     def measured(tree):
         noise, sharp = GradientNoiseScale(every_n_steps=5), Sharpness(every_n_steps=6)
-        recorder, _ = fit(tree, OneCycle(max_lr=0.02), noise, sharp)
+        logger = tree.loggers.CSVLogger(tmp_path / tree.__name__)
+        recorder, _ = fit(tree, OneCycle(max_lr=0.02), noise, sharp, logger=logger)
         return recorder.losses, noise.latest, sharp.latest
 
     losses, noise, sharp = measured(theirs)
