@@ -1,24 +1,23 @@
 """The README's Python runs, its commands exist, and its map is true."""
 
 import re
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from pages import ROOT, blocks, compose_all, run_python
+
 README = (ROOT / "README.md").read_text()
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_its_python_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    source = "\n".join(blocks("python"))
-    exec(compile(source, "README.md", "exec"), {"__name__": "readme"})
+    run_python(README, "README.md")
     assert (tmp_path / "schedule.png").is_file()
+
+
+def test_its_commands_compose():
+    assert compose_all(README) > 10
 
 
 def test_nothing_is_left_to_fill_in():
@@ -26,7 +25,7 @@ def test_nothing_is_left_to_fill_in():
 
 
 def test_the_first_block_runs_the_main_job_and_the_second_the_tests():
-    first, second = blocks("bash")[:2]
+    first, second = blocks(README, "bash")[:2]
     for block in (first, second):
         assert block.startswith("python3 -m venv .venv && . .venv/bin/activate\n")
     assert first.endswith("\npython train.py\n")
