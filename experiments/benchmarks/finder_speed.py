@@ -1,8 +1,9 @@
 """Seconds that an LR range test of 100 points takes: ours, those of others, the steps alone.
 
-    PYTHON -m experiments.benchmarks.finder_speed
+    python -m experiments.benchmarks.finder_speed --peers-python PYTHON
 
-Finders that this Python does not have are marked as missing. All train the same net on the same
+All of it runs in the Python that has the finders of others; those that it lacks are marked as
+missing. All train the same net on the same
 batches, up to a learning rate at which none of them stops early. Beside them stand as many steps
 of the training itself, in ``trainer.fit`` and in a loop that logs nothing. They take turns, after
 one round that is not counted, and the medians are printed: from the call to the suggestion, on the
@@ -19,10 +20,10 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from torch.nn.functional import cross_entropy
-
+from experiments.benchmarks import bare
 from experiments.benchmarks.peers import PEERS, POINTS, Run
-from experiments.benchmarks.regret import RESULTS, TASKS, build, make_trainer
+from experiments.benchmarks.regret import TASKS, build, make_trainer
+from experiments.benchmarks.results import keep, run_module
 from experiments.rows import markdown, quiet
 from lightning_onecycle import Tuner, one_cycle
 
@@ -31,25 +32,16 @@ BARE = "bare steps"
 DEFAULT_TASKS = ["fashion-resnet-sgd", "fashion-resnet-sgd-256"]
 
 
-def bare(run: Run) -> None:
+def bare_steps(run: Run) -> None:
     """Take the steps in a loop as short as PyTorch allows, and keep the losses."""
     module, data, _ = run
     optimizer = module.configure_optimizers()
-    optimizer.param_groups[0]["momentum"] = one_cycle().peak_momentum
-    module.train()
+    (group,) = optimizer.param_groups
+    group |= {"lr": LOWEST, "momentum": one_cycle().peak_momentum}
     losses: list[float] = []
-    while len(losses) < POINTS:
-        for batch in data.train_dataloader():
-            rate = LOWEST * (HIGHEST / LOWEST) ** (len(losses) / (POINTS - 1))
-            optimizer.param_groups[0]["lr"] = rate
-            images, labels = data.on_after_batch_transfer(batch, 0)
-            optimizer.zero_grad()
-            loss = cross_entropy(module.net(images), labels)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
-            if len(losses) == POINTS:
-                break
+    for loss in bare.train(module.net, optimizer, data, POINTS):
+        losses.append(loss.item())
+        group["lr"] = LOWEST * (HIGHEST / LOWEST) ** (len(losses) / (POINTS - 1))
 
 
 def training(run: Run) -> None:
@@ -76,12 +68,13 @@ def ours(run: Run) -> None:
 
 
 FINDERS: dict[str, Callable[[Run], Any]] = {
-    BARE: bare,
+    BARE: bare_steps,
     "trainer.fit": training,
     "ours": ours,
     "lightning": partial(PEERS["lightning"], min_lr=LOWEST, max_lr=HIGHEST),
     "torch-lr-finder": partial(PEERS["torch-lr-finder"], start_lr=LOWEST, end_lr=HIGHEST),
     "fastai": partial(PEERS["fastai"], start_lr=LOWEST, end_lr=HIGHEST),
+    "ignite": partial(PEERS["ignite"], start_lr=LOWEST, end_lr=HIGHEST),
 }
 
 
@@ -146,14 +139,20 @@ def main() -> None:
     names = [task.name for task in TASKS]
     parser.add_argument("--tasks", nargs="+", metavar="TASK", default=DEFAULT_TASKS, choices=names)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers-python", help="the Python that has the peers installed")
     arguments = parser.parse_args()
+    if arguments.peers_python:
+        options = ("--tasks", *arguments.tasks, "--rounds", str(arguments.rounds))
+        run_module(__spec__.name, *options, python=arguments.peers_python, check=True)
+        return
     quiet()
-    parts = []
+    rows, parts = [], []
     for name in arguments.tasks:
-        table = markdown(rows_of(measure(name, arguments.rounds)))
-        parts.append(f"{POINTS} points of {name}, median of {arguments.rounds}:\n\n{table}\n")
-        print(parts[-1])
-    (RESULTS / "finder_speed.md").write_text("\n".join(parts))
+        found = rows_of(measure(name, arguments.rounds))
+        rows += [{"task": name, **row} for row in found]
+        parts.append(f"{POINTS} points of {name}, median of {arguments.rounds}:\n")
+        parts.append(f"{markdown(found)}\n")
+    keep("finder_speed", rows, "\n".join(parts))
 
 
 if __name__ == "__main__":

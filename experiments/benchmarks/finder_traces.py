@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader, Sampler, TensorDataset
 from torchmetrics import MeanMetric
 
 import lightning_onecycle
-from experiments.benchmarks.regret import RESULTS
+from experiments.benchmarks.results import keep
 from experiments.rows import markdown, quiet
 
 TUNERS: dict[str, Any] = {
@@ -466,9 +466,7 @@ def main() -> None:
     quiet()
     items = {**TRACES, **CONDITIONS}.items()
     rows = [{"item": name} | {k: outcome(check, k) for k in TUNERS} for name, check in items]
-    print(text := markdown(rows))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "finder_traces.md").write_text(text + "\n")
+    keep("finder_traces", rows, markdown(rows))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from experiments.benchmarks.regret import RESULTS, TASKS, build
+from experiments.benchmarks.regret import TASKS, build
+from experiments.benchmarks.results import keep
 from experiments.rows import markdown, quiet
 from lightning_onecycle import GradientNoiseScale, OneCycle, Sharpness
 from lightning_onecycle.measure._measurement import Measurement
@@ -137,8 +138,7 @@ def main() -> None:
         f"{STEPS} steps with measurements and without, median of {arguments.rounds} on one thread,"
         f" seconds of the processor:\n\n{markdown(rows)}\n"
     )
-    print(text)
-    (RESULTS / "measure_cost.md").write_text(text)
+    keep("measure_cost", rows, text)
 
 
 if __name__ == "__main__":

@@ -111,8 +111,30 @@ def fastai(run: Run, **options: Any) -> Suggestions:
     return {f"fastai {name}": float(lr) for name, lr in found._asdict().items()}
 
 
+def ignite(run: Run, **options: Any) -> Suggestions:
+    """The ``FastaiLRFinder`` of ignite on a supervised trainer: to 10 in 100 steps, from 1e-7."""
+    from ignite.engine import create_supervised_trainer
+    from ignite.handlers import FastaiLRFinder
+
+    module, data, _ = run
+    data.setup("fit")
+    optimizer, finder = module.configure_optimizers(), FastaiLRFinder()
+    engine = create_supervised_trainer(module.net, optimizer, cross_entropy)
+    keep = {"model": module.net, "optimizer": optimizer}
+    # Its default begins at the optimizer's own rate, which is a guess of the peak here.
+    options = {"start_lr": 1e-7, "num_iter": POINTS, **options}
+    with finder.attach(engine, to_save=keep, **options) as tested:
+        tested.run(_Batches(data, data.train_dataloader()))
+    try:
+        lr = finder.lr_suggestion()
+    except RuntimeError:  # of a curve that it cannot read
+        lr = None
+    return {"ignite": lr if lr is None else float(lr)}
+
+
 PEERS: dict[str, Callable[..., Suggestions]] = {
     "lightning": lightning_tuner,
     "torch-lr-finder": torch_lr_finder,
     "fastai": fastai,
+    "ignite": ignite,
 }

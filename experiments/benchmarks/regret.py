@@ -22,8 +22,6 @@ import csv
 import itertools
 import json
 import math
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -40,6 +38,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import SGD, AdamW
 
 from experiments.benchmarks.peers import PEERS
+from experiments.benchmarks.results import RESULTS, run_module
 from experiments.data import Digits, FashionMNIST
 from experiments.data.base import InMemoryDataModule
 from experiments.models import MLP, LeNet, ResNet
@@ -47,7 +46,6 @@ from experiments.rows import markdown, quiet
 from experiments.task import Classifier
 from lightning_onecycle import BatchNormRecalibration, LRCurve, OneCycle, Tuner, one_cycle
 
-RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
 CHANCE = 0.1
 FAILED = 0.15  # accuracy up to which a training has learnt nothing
@@ -493,9 +491,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if arguments.step == "peers" and arguments.peers_python != sys.executable:
-        command = [arguments.peers_python, "-m", __spec__.name, "peers"]
-        root = str(Path(__file__).parents[2])
-        subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": root}, check=True)
+        run_module(__spec__.name, "peers", python=arguments.peers_python, check=True)
         return
     quiet()
     steps[arguments.step]()

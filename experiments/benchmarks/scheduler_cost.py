@@ -1,8 +1,10 @@
 """What a scheduler costs at each optimizer step, counting and writing included.
 
-``python -m experiments.benchmarks.scheduler_cost`` prints a table: microseconds a step beyond those
-of the bare optimizer, the median over repeats that take turns, so that a busy machine is busy for
-all of them.
+    python -m experiments.benchmarks.scheduler_cost
+
+Prints a table: the processor's microseconds a step beyond those of the bare optimizer. They take
+turns, and the median over repeats of the difference to the bare step of the same turn counts, so
+that a busy machine is busy for all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import torch
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
+from experiments.benchmarks.results import keep
+from experiments.rows import Row, markdown, quiet
 from lightning_onecycle import ScheduleLR, one_cycle
 
 Step = Callable[[], object]
@@ -50,64 +54,62 @@ def _cyclic_lr(groups: int, steps: int) -> list[Step]:
     return [optimizer.step, scheduler.step]
 
 
-BARE = "bare optimizer"
-BUILDERS = {BARE: _bare, "ScheduleLR": _ours, "OneCycleLR": _one_cycle_lr, "CyclicLR": _cyclic_lr}
+BARE, OURS = "bare optimizer", "ScheduleLR"
+BUILDERS = {BARE: _bare, OURS: _ours, "OneCycleLR": _one_cycle_lr, "CyclicLR": _cyclic_lr}
 
 
 def _microseconds(calls: list[Step], steps: int) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(steps):
         for call in calls:
             call()
-    return (time.perf_counter() - start) / steps * 1e6
+    return (time.process_time() - start) / steps * 1e6
 
 
-def measure(groups: int, steps: int = 500, repeats: int = 15) -> dict[str, float]:
-    """Return microseconds a step for each scheduler, the optimizer's own step included.
+def measure(groups: int, steps: int = 500, repeats: int = 15) -> Row:
+    """Return microseconds of the bare step, and what each scheduler adds to them.
 
     Args:
         groups: Parameter groups of the optimizer.
         steps: Optimizer steps in a repeat.
         repeats: Repeats for each scheduler; they take turns.
     """
-    times: dict[str, list[float]] = {name: [] for name in BUILDERS}
-    for _ in range(repeats):
-        for name, build in BUILDERS.items():
-            times[name].append(_microseconds(build(groups, steps), steps))
-    return {name: median(values) for name, values in times.items()}
-
-
-def table(results: dict[int, dict[str, float]]) -> str:
-    """Return a markdown table of what each scheduler adds to the bare optimizer's step."""
-    lines = [
-        "| groups | bare step (us) | ScheduleLR | OneCycleLR | CyclicLR"
-        " | less OneCycleLR (us) | over OneCycleLR |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+    turns = [
+        {name: _microseconds(build(groups, steps), steps) for name, build in BUILDERS.items()}
+        for _ in range(repeats)
     ]
-    for groups, times in results.items():
-        bare = times[BARE]
-        ours, theirs, cyclic = (
-            times[name] - bare for name in ("ScheduleLR", "OneCycleLR", "CyclicLR")
-        )
-        lines.append(
-            f"| {groups} | {bare:.1f} | +{ours:.1f} | +{theirs:.1f} | +{cyclic:.1f}"
-            f" | {ours - theirs:+.1f} | {ours / theirs:.2f} |"
-        )
-    return "\n".join(lines)
+    added = {
+        name: median(times[name] - times[BARE] for times in turns)
+        for name in BUILDERS
+        if name != BARE
+    }
+    return {"groups": groups, "bare step (us)": median(times[BARE] for times in turns), **added}
+
+
+def table(rows: list[Row]) -> str:
+    """Return a markdown table of what `measure` returns, with ratios.
+
+    Args:
+        rows: For each number of groups.
+    """
+    ratios = [
+        {f"ours / {name}": row[OURS] / row[name] for name in BUILDERS if name not in (BARE, OURS)}
+        for row in rows
+    ]
+    return markdown([row | ratio for row, ratio in zip(rows, ratios, strict=True)])
 
 
 def main() -> None:
-    """Measure at 1, 4 and 32 parameter groups, and print the table."""
+    """Measure, and print the table; it is written to ``results/scheduler_cost.md`` too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--groups", type=int, nargs="+", default=[1, 4, 32])
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print(
-        table({n: measure(n, arguments.steps, arguments.repeats) for n in arguments.groups}),
-        flush=True,
-    )
+    quiet()
+    rows = [measure(n, arguments.steps, arguments.repeats) for n in arguments.groups]
+    said = f"Microseconds on top of SGD's step, median of {arguments.repeats} x {arguments.steps}"
+    keep("scheduler_cost", rows, f"{said} steps:\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks.results import ROOT, keep
 from experiments.rows import markdown
 
-ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results"
 LAUNCHERS = {
     "Hydra's own: one after the other": [],
     "joblib, 2 at a time": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -73,10 +72,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()
-    table = markdown(measure(arguments.jobs, arguments.epochs))
-    text = f"{arguments.jobs} jobs of {arguments.epochs} epochs of the digits:\n\n{table}\n"
-    print(text)
-    (RESULTS / "sweep_cost.md").write_text(text)
+    rows = measure(arguments.jobs, arguments.epochs)
+    said = f"{arguments.jobs} jobs of {arguments.epochs} epochs of the digits"
+    keep("sweep_cost", rows, f"{said}:\n\n{markdown(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from torch.nn.functional import cross_entropy
 
-ROOT = Path(__file__).parents[2]
+from experiments.benchmarks import bare
+from experiments.benchmarks.results import ROOT, keep, run_module
+from experiments.rows import Row, markdown
+
 OPTIONS = ["data=fashion_mnist", "model=resnet", "trainer=cpu", "trainer.limit_val_batches=0"]
 
 
@@ -35,17 +37,10 @@ def bare_loop(steps: int) -> float:
     data.prepare_data()
     data.setup("fit")
     optimizer = instantiate(cfg.optimizer, _convert_="all")(net.parameters())
-    net.train()
-    done, started = 0, time.perf_counter()
-    while True:
-        for batch in data.train_dataloader():
-            images, labels = data.on_after_batch_transfer(batch, 0)
-            optimizer.zero_grad()
-            cross_entropy(net(images), labels).backward()
-            optimizer.step()
-            done += 1
-            if done == steps:
-                return steps / (time.perf_counter() - started)
+    started = time.perf_counter()
+    for _ in bare.train(net, optimizer, data, steps):
+        pass
+    return steps / (time.perf_counter() - started)
 
 
 def train_py(steps: int, directory: Path) -> float:
@@ -57,29 +52,47 @@ def train_py(steps: int, directory: Path) -> float:
     return result["steps"] / result["fit_seconds"]
 
 
+def rows_of(theirs: list[float], ours: list[float]) -> list[Row]:
+    """Return the medians of steps per second, and the spread of single rounds.
+
+    Args:
+        theirs: Of the bare loop, in each round.
+        ours: Of train.py.
+    """
+    bare_loop = statistics.median(theirs)
+    return [
+        {
+            "loop": name,
+            "steps/s": statistics.median(speeds),
+            "lowest": min(speeds),
+            "highest": max(speeds),
+            "/ bare": statistics.median(speeds) / bare_loop,
+        }
+        for name, speeds in (("bare", theirs), ("train.py", ours))
+    ]
+
+
 def main() -> None:
-    """Measure both, in turn, and print the ratio."""
+    """Measure both, in turn, and print the ratio; ``results/train_speed.md`` has it too."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.bare:
         print(bare_loop(arguments.steps))
         return
-    bare, ours = [], []
-    command = [sys.executable, "-m", __spec__.name, "--bare", "--steps", str(arguments.steps)]
+    theirs, ours = [], []
     with tempfile.TemporaryDirectory() as folder:
         for n in range(arguments.rounds):
-            output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-            bare.append(float(output.stdout))
+            options = ("--bare", "--steps", str(arguments.steps))
+            output = run_module(__spec__.name, *options, check=True, capture_output=True)
+            theirs.append(float(output.stdout))
             ours.append(train_py(arguments.steps, Path(folder, str(n))))
-            print(f"round {n}: bare {bare[-1]:.2f} steps/s, train.py {ours[-1]:.2f} steps/s")
-    ratio = statistics.median(ours) / statistics.median(bare)
-    print(
-        f"medians of {arguments.rounds}: bare {statistics.median(bare):.2f}, train.py"
-        f" {statistics.median(ours):.2f} steps/s; ratio {ratio:.3f}"
-    )
+            print(f"round {n}: bare {theirs[-1]:.2f} steps/s, train.py {ours[-1]:.2f} steps/s")
+    rows = rows_of(theirs, ours)
+    said = f"Steps per second, {arguments.steps} steps, median of {arguments.rounds}"
+    keep("train_speed", rows, f"{said}:\n\n{markdown(rows)}\n")
 
 
 if __name__ == "__main__":

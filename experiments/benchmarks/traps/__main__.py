@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,15 +17,12 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
-from experiments.benchmarks.regret import RESULTS
+from experiments.benchmarks.results import PEERS, RESULTS, run_module
 from experiments.benchmarks.traps.trap import Trap, run
 from experiments.benchmarks.traps.traps import TRAPS
 from experiments.rows import Row, markdown
 
-PEERS = {"fastai": "fastai", "ignite": "pytorch-ignite", "torch_lr_finder": "torch-lr-finder"}
-"""The name of each peer's distribution."""
 COMMAND = "python -m experiments.benchmarks.traps"
 
 
@@ -47,16 +43,9 @@ def them(trap: Trap) -> dict[str, str]:
 
 def elsewhere(traps: Iterable[Trap], python: str) -> dict[str, dict[str, str]]:
     """Run their side in another Python."""
-    root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [python, "-m", __package__, "--json", "--only", *(trap.number for trap in traps)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    numbers = (trap.number for trap in traps)
+    options = ("--json", "--only", *numbers)
+    done = run_module(__package__, *options, python=python, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
 
