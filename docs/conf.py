@@ -18,14 +18,14 @@ project = "lightning-onecycle"
 release = version = version_of(project)
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "matplotlib.sphinxext.plot_directive",
 ]
-exclude_patterns = ["_build"]
 html_theme = "furo"
+pygments_dark_style = "one-dark"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
@@ -35,6 +35,7 @@ html_show_sphinx = False
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the notebook is committed with what it gave
 
 # Docstrings are in Google's layout, and a name in single backticks is a link to what has it.
 default_role = "py:name"
@@ -75,10 +76,12 @@ def copy_experiments(app: Any, config: Any) -> None:
 
 
 def title_tables(app: Any, docname: str, source: list[str]) -> None:
-    """Give a table that a benchmark has written the name of its file as a title."""
+    """Keep tables that benchmarks have written out of the menu, and give them a title."""
     folder, _, name = docname.rpartition("/")
-    if folder.endswith("results") and not source[0].startswith("# "):
-        source[0] = f"# {name.replace('_', ' ').capitalize()}\n\n{source[0]}"
+    if folder.endswith("results"):
+        if not source[0].startswith("# "):
+            source[0] = f"# {name.replace('_', ' ').capitalize()}\n\n{source[0]}"
+        source[0] = f"---\norphan: true\n---\n\n{source[0]}"
 
 
 class Name(PyXRefRole):

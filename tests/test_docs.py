@@ -26,7 +26,8 @@ PAGES = sorted(DOCS.glob("*.md"))
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The site, built as CI builds it."""
-    pytest.importorskip("furo", reason='the site needs pip install -e ".[docs]"')
+    for needed in ("furo", "myst_nb"):
+        pytest.importorskip(needed, reason='the site needs pip install -e ".[docs]"')
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
     result = subprocess.run(
