@@ -54,10 +54,8 @@ class Callback(_Callback):
     and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Callback:
-        """Look again, where ``pytorch_lightning`` was imported after this package."""
-        _join()
-        return super().__new__(cls)
+    def __init__(self) -> None:
+        _join()  # it may have been imported behind this package
 
 
 def _join() -> None:

@@ -103,6 +103,7 @@ class BatchSizeSchedule(Callback):
         sizes: Sequence[tuple[float, int]] | Callable[[float], int],
         attribute: str = "batch_size",
     ) -> None:
+        super().__init__()
         self.sizes = sizes if callable(sizes) else _milestones(sizes)
         self.attribute = attribute
         self._places: list[_loaders.Place] = []
@@ -262,6 +263,7 @@ class BatchNormRecalibration(Callback):
     """
 
     def __init__(self, num_batches: int = 20) -> None:
+        super().__init__()
         self.num_batches = whole("num_batches", num_batches, 1)
         self._layers: list[_BatchNorm] = []
         self._in_training: list[_BatchNorm] = []

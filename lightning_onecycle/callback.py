@@ -69,6 +69,7 @@ class ScheduleCallback(Callback):
         max_lr: float | Sequence[float] | None = None,
         budget: Literal["steps", "time"] = "steps",
     ) -> None:
+        super().__init__()
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         self.schedule = schedule

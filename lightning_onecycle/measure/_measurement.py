@@ -33,6 +33,7 @@ class Measurement(Callback):
     """
 
     def __init__(self, every_n_steps: int) -> None:
+        super().__init__()
         self.every_n_steps = whole("every_n_steps", every_n_steps, 1)
         self.latest: dict[str, float] = {}
         self._measured_at = -1

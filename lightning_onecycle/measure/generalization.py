@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle._checks import number
+from lightning_onecycle._lightning import Callback
 
 
 def generalization_gap(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -80,6 +81,7 @@ class GeneralizationGap(Callback):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -56,6 +56,7 @@ class LRFinder(Callback):
         allow_differences: bool = False,
         **lr_find_arguments: Any,
     ) -> None:
+        super().__init__()
         if curve is not None and lr_find_arguments:
             raise ValueError(
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"

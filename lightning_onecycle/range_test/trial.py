@@ -66,6 +66,7 @@ class RangeTest(Callback):
         val_batches: int = 0,
         show: bool = False,
     ) -> None:
+        super().__init__()
         self.num_training, self.mode = num_training, mode
         self.span = (min_lr, max_lr)
         self.schedule = schedule

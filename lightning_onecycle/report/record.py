@@ -49,6 +49,7 @@ class RunRecord(Callback):
     """
 
     def __init__(self, path: str | Path, **facts: Any) -> None:
+        super().__init__()
         self.path = Path(path)
         self.facts = facts
         self.result: dict[str, Any] = {}
