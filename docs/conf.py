@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: ``sphinx-build -W -n docs build/site``."""
+"""How Sphinx builds the site: ``sphinx-build -W docs build/site``."""
 
 from __future__ import annotations
 
