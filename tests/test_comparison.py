@@ -106,9 +106,10 @@ def test_medians_become_rates_and_what_is_above_the_bare_loop():
     Took = trainer_speed.Took
     took = {
         trainer_speed.BARE: [Took(1.0, 0.5), Took(2.0, 1.0), Took(9.0, 2.0)],
-        trainer_speed.OURS: [Took(4.0, 3.0, 0.5)] * 3,
+        trainer_speed.OURS: [Took(4.0, 3.0, 0.5), Took(4.0, 3.0, 0.1), Took(10.0, 3.0, 0.9)],
     }
     bare, ours = trainer_speed.rows_of(took, steps=100)
+    # Round by round: 1/4, 2/4 and 9/10 of the bare loop's speed, and 2.5, 2 and 1 second more.
     assert (bare["steps/s"], ours["steps/s"], ours["/ bare"]) == (50.0, 25.0, 0.5)
     assert (bare["processor (ms a step)"], ours["more than bare (ms)"]) == (10.0, 20.0)
     assert ours["rest of the fit (s)"] == 0.5
@@ -163,10 +164,12 @@ def toys(folder, monkeypatch):
 
 
 def test_one_that_fails_is_told_and_the_rest_goes_on(monkeypatch, toys, folder, capsys):
+    monkeypatch.setattr(command.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     results.keep("scheduler_cost", [{"groups": 1}], "of an earlier run")
     assert call(monkeypatch, command.main, "--all", "--peers-python", "P") == 1
     said = capsys.readouterr().out
     assert "3 benchmarks, about 6 minutes" in said
+    assert "the machine is busy (load 3.0)" in said
     assert "[2/3] scheduler_cost, about 2 minutes" in said
     assert "scheduler_cost failed: exit code 3" in said
     assert said.endswith("failed: scheduler_cost\n")

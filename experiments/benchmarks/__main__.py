@@ -15,6 +15,7 @@ results/headline.csv in experiments/figures first.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,6 +60,9 @@ LONG = (
     Benchmark("headline", 600, steps=(("run",), ("table",)), package="experiments.figures"),
 )
 
+BUSY = 0.7
+"""A load average above which others must be at work."""
+
 
 def run(benchmark: Benchmark, peers_python: str | None) -> bool:
     """Run a benchmark, and return whether all of its runs succeeded.
@@ -93,6 +97,8 @@ def main() -> int:
         chosen = [every[name] for name in arguments.only]
     minutes = sum(benchmark.minutes for benchmark in chosen)
     print(f"{len(chosen)} benchmarks, about {minutes:.0f} minutes", flush=True)
+    if (load := os.getloadavg()[0]) > BUSY:
+        print(f"the machine is busy (load {load:.1f}): take no times from this run", flush=True)
     failed = []
     for number, benchmark in enumerate(chosen, 1):
         about = f"about {benchmark.minutes:g} minutes"

@@ -13,6 +13,8 @@ clock and of the processor, which a busy machine disturbs less.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import tempfile
 import time
 from collections.abc import Callable
@@ -98,7 +100,9 @@ def measure(task_name: str, rounds: int) -> dict[str, tuple[float, float] | None
                 trainer = make_trainer(task, folder=folder)
                 clock, processor = time.perf_counter(), time.process_time()
                 try:
-                    find((module, data, trainer))
+                    # Some draw a progress bar, to whatever standard error is.
+                    with contextlib.redirect_stderr(io.StringIO()):
+                        find((module, data, trainer))
                 except ImportError:
                     times[name] = None
                     continue

@@ -174,25 +174,23 @@ def measure(task_name: str, steps: int, rounds: int) -> dict[str, list[Took]]:
 
 
 def rows_of(took: dict[str, list[Took]], steps: int) -> list[Row]:
-    """Return the rows of the table, of medians.
+    """Return the rows of the table: medians, of what is held against the bare loop round by round.
 
     Args:
         took: As `measure` returns it.
         steps: Optimizer steps of a training.
     """
-    medians = {name: [median(part) for part in zip(*of, strict=True)] for name, of in took.items()}
-    bare_clock, bare_processor, _ = medians[BARE]
-    return [
-        {
-            "loop": name,
-            "steps/s": steps / clock,
-            "/ bare": bare_clock / clock,
-            "processor (ms a step)": 1000 * processor / steps,
-            "more than bare (ms)": 1000 * (processor - bare_processor) / steps,
-            "rest of the fit (s)": rest,
-        }
-        for name, (clock, processor, rest) in medians.items()
-    ]
+    rows = []
+    for name, results in took.items():
+        pairs = list(zip(results, took[BARE], strict=True))
+        more = median(mine.processor - alone.processor for mine, alone in pairs)
+        row: Row = {"loop": name, "steps/s": steps / median(mine.clock for mine in results)}
+        row["/ bare"] = median(alone.clock / mine.clock for mine, alone in pairs)
+        row["processor (ms a step)"] = 1000 * median(mine.processor for mine in results) / steps
+        row["more than bare (ms)"] = 1000 * more / steps
+        row["rest of the fit (s)"] = median(mine.rest for mine in results)
+        rows.append(row)
+    return rows
 
 
 def main() -> None:
