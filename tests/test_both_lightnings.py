@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import cache
 
 import lightning.pytorch
+import lightning_utilities.core.rank_zero as rank_zero
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -33,9 +34,12 @@ from lightning_onecycle import (
     constant,
     one_cycle,
 )
+from lightning_onecycle._lightning import Callback
 from lightning_onecycle.isolation import isolated
 
+log = rank_zero.log
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
+rank_zero.log = log  # what is imported last takes it, and other tests listen to it
 ours, theirs = lightning.pytorch, pytorch_lightning
 either = pytest.mark.parametrize("tree", [ours, theirs], ids=lambda tree: tree.__name__)
 PAIRS = [(theirs, theirs), (theirs, ours), (ours, theirs)]
@@ -172,6 +176,36 @@ def test_a_callback_is_one_of_the_trainers_own(tree):
     assert isinstance(callback, tree.Callback)
     # Lightning asks that before it makes a list of it.
     assert callback in tree.Trainer(callbacks=callback, logger=False, accelerator="cpu").callbacks
+
+
+@pytest.fixture
+def imported_first():
+    bases = Callback.__bases__
+    Callback.__bases__ = (ours.Callback,)
+    yield
+    Callback.__bases__ = bases
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BatchNormRecalibration,
+        lambda: BatchSizeSchedule([(0, 8)]),
+        GeneralizationGap,
+        GradientNoiseScale,
+        LRFinder,
+        OneCycle,
+        lambda: RunRecord("result.json"),
+        lambda: ScheduleCallback(constant()),
+        Sharpness,
+        StopOnDivergence,
+    ],
+)
+def test_a_callback_is_one_of_both_though_the_package_was_imported_first(make, imported_first):
+    assert not issubclass(Callback, theirs.Callback)
+    callback = make()
+    assert isinstance(callback, ours.Callback)
+    assert isinstance(callback, theirs.Callback)
 
 
 @either
