@@ -46,7 +46,7 @@ QUICK = (
     Benchmark("scheduler_cost", 0.5),
     Benchmark("import_time", 1),
     Benchmark("trainer_speed", 3),
-    Benchmark("train_speed", 3),
+    Benchmark("train_speed", 2),
     Benchmark("finder_speed", 4, peers=((),)),
     Benchmark("finder_traces", 0.5),
     Benchmark("traps", 2, peers=((),)),

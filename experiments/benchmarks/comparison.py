@@ -36,13 +36,13 @@ def line(question: str, ours: float, peers: Mapping[str, float], digits: int = 2
 
     Example:
         >>> line("seconds", 1.5, {"a": 1.0, "b": 2.0}, digits=1)["ours / peers"]
-        '1.50, 0.75'
+        '1.50; 0.75'
     """
     return {
         "question": question,
         "ours": f"{ours:.{digits}f}",
-        "peers": ", ".join(f"{name} {value:.{digits}f}" for name, value in peers.items()),
-        "ours / peers": ", ".join(f"{ours / value:.2f}" for value in peers.values()),
+        "peers": "; ".join(f"{name} {value:.{digits}f}" for name, value in peers.items()),
+        "ours / peers": "; ".join(f"{ours / value:.2f}" for value in peers.values()),
     }
 
 
@@ -103,9 +103,13 @@ def of_finder_speed() -> Iterator[Row]:
 def of_trainer_speed() -> Iterator[Row]:
     """How fast a training is."""
     for task, rows in _by_task("trainer_speed"):
-        speeds = {row["loop"]: row["steps/s"] for row in rows}
-        ours = speeds.pop(trainer_speed.OURS)
-        yield line(f"steps per second in a Trainer, {task}", ours, speeds, digits=1)
+        for column, question, digits in (
+            ("steps/s", "steps per second in a Trainer", 1),
+            ("processor (ms a step)", "processor's milliseconds of a step in a Trainer", 2),
+        ):
+            peers = {row["loop"]: row[column] for row in rows}
+            ours = peers.pop(trainer_speed.OURS)
+            yield line(f"{question}, {task}", ours, peers, digits)
 
 
 def of_train_speed() -> Iterator[Row]:
@@ -139,7 +143,7 @@ def of_regret() -> Iterator[Row]:
                 "question": "points of accuracy lost with 1cycle at the suggested peak, mean"
                 f" (worst), {tasks} tasks {kind}",
                 "ours": lost.pop("max_lr (wide)"),
-                "peers": ", ".join(f"{names.get(name, name)} {of}" for name, of in lost.items()),
+                "peers": "; ".join(f"{names.get(name, name)} {of}" for name, of in lost.items()),
                 "ours / peers": "",
             }
 
@@ -147,7 +151,7 @@ def of_regret() -> Iterator[Row]:
 def _lost(rows: list[Row], method: str) -> str:
     mine = [row["regret"] for row in rows if row["method"] == method]
     found = [value for value in mine if value != ""]
-    none = f"; no suggestion in {len(mine) - len(found)} of {len(mine)}" * (len(found) < len(mine))
+    none = f", no suggestion in {len(mine) - len(found)} of {len(mine)}" * (len(found) < len(mine))
     return f"{fmean(found):.2f} ({max(found):.2f}{none})"
 
 
