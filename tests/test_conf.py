@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, get_method, instantiate
 from lightning.pytorch import LightningDataModule, Trainer
 from omegaconf import OmegaConf
@@ -48,6 +49,16 @@ def built(group, *overrides):
 def defaults_of(function):
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not p.empty}
+
+
+def test_a_single_runs_directory_is_known_before_the_run(monkeypatch):
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as when callbacks look at it
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", ["schedule=step"], return_hydra_config=True)
+    directory = cfg.hydra.run.dir
+    assert directory.startswith("logs/runs/")
+    assert directory.endswith("_step")
+    assert cfg.hydra.run.dir == directory  # the one that was looked at
 
 
 def test_all_presets_are_there():
