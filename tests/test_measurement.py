@@ -90,7 +90,8 @@ def run(callbacks, logger=False, ckpt_path=None, **arguments):
 
 def overflowing():
     """A scale that overflows at first, so that the first steps are skipped."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    # From 2^24 over 2^16 to 2^8, far from the edge: parts of a batch overflow before the whole.
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, backoff_factor=2.0**-8)
     return [MixedPrecision("16-mixed", "cpu", scaler)]
 
 
@@ -161,6 +162,9 @@ def test_the_charts_of_tensorboard_are_of_what_is_measured():
     assert shown == measured - {"measure/grad_variance", "measure/grad_sq"}
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="torch < 2.6 compiles the copy, too"
+)
 @each
 def test_a_compiled_network_is_measured_uncompiled(make):
     compiled = []

@@ -108,7 +108,9 @@ def _beta1(of: Any) -> float:
     return of.param_groups[0]["betas"][0]
 
 
-WITHOUT_MOMENTUM = ("Adagrad", "Adadelta", "Adafactor", "ASGD", "Rprop", "LBFGS")
+WITHOUT_MOMENTUM = ["Adagrad", "Adadelta", "Adafactor", "ASGD", "Rprop", "LBFGS"]
+if not hasattr(torch.optim, "Adafactor"):  # before torch 2.5
+    WITHOUT_MOMENTUM.remove("Adafactor")
 
 
 @SECTION.them(8, "the default raises for optimizers without momentum")
