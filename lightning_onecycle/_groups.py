@@ -75,12 +75,16 @@ def set_value(group: Group, name: str, value: float, default: Any) -> None:
 
 def set_lr(group: Group, lr: float, default: Any) -> None:
     """Set the learning rate; see `set_value`."""
-    set_value(group, "lr", lr, default)
+    if type(group["lr"]) is float:  # the usual case, in every step
+        group["lr"] = lr
+    else:
+        set_value(group, "lr", lr, default)
 
 
-def stamp(group: Group) -> tuple[Any, int]:
-    """Return the learning rate, and what counts the writes into it where it is a tensor."""
-    return group["lr"], getattr(group["lr"], "_version", 0)
+def stamp(group: Group) -> Any:
+    """Return the learning rate; where it is a tensor, with what counts the writes into it."""
+    lr = group["lr"]
+    return lr if type(lr) is float else (lr, getattr(lr, "_version", 0))
 
 
 def weight_decay(group: Group) -> float | None:

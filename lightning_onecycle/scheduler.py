@@ -124,7 +124,7 @@ class ScheduleLR(LRScheduler):
         self._weight_decays = decays
         # What the groups held first: a finetuning callback rebuilds them with it on resuming.
         self._first_lrs = self.get_lr()
-        self._written: list[tuple[Any, int]] = []
+        self._written: list[Any] = []
         self._wrapped_before = hasattr(optimizer.step, "_wrapped_by_lr_sched")
         self._enter()
         self._write()
@@ -430,10 +430,12 @@ def scheduler_config(
     }
 
 
-def _changed(groups: list[dict[str, Any]], written: list[tuple[Any, int]]) -> Any:
+def _changed(groups: list[dict[str, Any]], written: list[Any]) -> Any:
     """Return the first learning rate that is not what was written, or None."""
-    pairs = zip(groups, written, strict=True)
-    return next((group["lr"] for group, was in pairs if _groups.stamp(group) != was), None)
+    for group, was in zip(groups, written, strict=True):
+        if _groups.stamp(group) != was:
+            return group["lr"]
+    return None
 
 
 def _last_writer_of(optimizer: Optimizer) -> ScheduleLR | None:
