@@ -1,7 +1,8 @@
 """What was measured beside the figures: momentum, batch norm, LeNet.
 
     python -m experiments.figures.runs momentum batch_norm
-    python -m experiments.figures.runs lenet lenet_step lenet_inv lenet_peaks lenet_short
+    python -m experiments.figures.runs lenet lenet_step lenet_inv
+    python -m experiments.figures.runs lenet_peaks lenet_short lenet_long
     python -m experiments.figures.notes
 
 Prints the tables of what is there, and writes ``results/notes.md``.
@@ -23,6 +24,7 @@ LENET = {
     "inv": "lenet_inv",
     "1cycle, tuned": "lenet_peaks",
     "step, tuned": "lenet_short",
+    "step, tuned, longer": "lenet_long",
 }
 """LeNet's regimes: an experiment each."""
 
@@ -82,17 +84,18 @@ def batch_norm_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def lenet_table(results: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Return how each regime ended, at its best learning rate where several were tried."""
+    """Return how each regime ended after so many epochs, at its best learning rate."""
     lines = []
     for name, rows in results.items():
-        if rows:
-            rates = finals(rows, "optimizer.lr")
-            best = max(rates, key=lambda rate: mean_of(rates[rate], "val/acc"))
-            seeds, (rate,) = rates[best], best
-            last = next(iter(seeds.values()))
+        by_epochs: dict[str, dict[str, Seeds]] = {}
+        for (epochs, rate), seeds in finals(rows, "trainer.max_epochs", "optimizer.lr").items():
+            by_epochs.setdefault(epochs, {})[rate] = seeds
+        for rates in by_epochs.values():
+            rate = max(rates, key=lambda rate: mean_of(rates[rate], "val/acc"))
+            last = next(iter(rates[rate].values()))
             line = {"regime": name, "epochs": last["epoch"], "steps": last["steps"]}
-            line |= {"learning rate": rate or "the paper's", "n": len(seeds)}
-            line["test accuracy (%)"] = spread(seeds, "test/acc")
+            line |= {"learning rate": rate or "the paper's", "n": len(rates[rate])}
+            line["test accuracy (%)"] = spread(rates[rate], "test/acc")
             lines.append(line)
     return lines
 
