@@ -372,13 +372,68 @@ def test_other_options_in_the_same_directory_are_refused(tmp_path):
     assert "trainer.max_epochs=2" not in (tmp_path / "results.md").read_text()
 
 
+APP = """
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from pathlib import Path
+
+from lightning_onecycle import sweep
+from lightning_onecycle.report.record import write_result
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+@sweep.job()
+def main(cfg):
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    write_result(directory / "result.json", {"status": "completed", "metrics": {"val/acc": cfg.lr}})
+
+
+main()
+"""
+
+
+def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "config.yaml").write_text(
+        "lr: 0.1\ntrainer: {devices: 1}\n"
+        "hydra: {callbacks: {sweep: {_target_: lightning_onecycle.sweep.Sweep}}}\n"
+    )
+
+    def app(*options):
+        command = [sys.executable, "app.py", f"--config-dir={tmp_path}", "-m", *options]
+        done = subprocess.run(
+            [*command, "hydra.sweep.dir=s"], cwd=tmp_path, capture_output=True, text=True
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    code, output = app("lr=0.1,0.2")
+    assert code == 0, output
+    code, output = app("lr=0.3,0.4")
+    assert code == 1, output
+    assert "must be a new directory" in output
+    assert "0 had lr=0.1 and not lr=0.3" in output
+    code, output = app("lr=0.1,0.2")
+    assert code == 0, output
+    assert output.count("not run again") == 2
+    assert [row["val/acc"] for row in rows_of(tmp_path / "s").values()] == ["0.1", "0.2"]
+    (tmp_path / "s" / "1" / ".job.json").unlink()  # of a version that did not write it
+    code, output = app("lr=0.1,0.2")
+    assert code == 1, output
+    assert "1 has run, and nothing there says with what options" in output
+
+
 def test_two_sweeps_in_one_directory(tmp_path):
-    first = start(*SLOW, f"hydra.sweep.dir={tmp_path}")
-    wait_for((tmp_path / "0-seed=0" / "result.json").is_file, first)
-    code, output = run(*SLOW, f"hydra.sweep.dir={tmp_path}")
+    options = (
+        *QUIET, "-m", "seed=0,1", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}",
+        f"+callbacks.wait={{_target_: saboteurs.WaitFor, path: {tmp_path / 'go'}}}",
+    )  # fmt: skip
+    first = start(*options)
+    wait_for((tmp_path / "sweep" / "0-seed=0" / "result.json").is_file, first)
+    code, output = run(*options)
     assert code == 1
     assert "another sweep is at work in it" in output
     assert "Traceback" not in output
+    (tmp_path / "go").touch()
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,16 +13,23 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from lightning_onecycle.report import read_result
+from lightning_onecycle.report import read_result, write_result
 
 LOCK = ".sweep.lock"
 """In a sweep's directory; touched when a sweep starts in it."""
 RESULT = "result.json"
+GIVEN = ".job.json"
+"""In a job's directory: what it was given. Whoever writes ``result.json`` need not know it."""
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 
 
 class JobFailed(CompactHydraException):
     """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
+
+
+def remember(directory: Path, overrides: Sequence[str]) -> None:
+    """Keep what a job is given, for a later sweep in the same directory."""
+    write_result(directory / GIVEN, {"overrides": list(overrides)})
 
 
 def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
@@ -42,7 +48,7 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
-            and _options(read_result(other / RESULT)) == _parsed(overrides)
+            and _options(other) == _parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
         ):
@@ -69,14 +75,17 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     Raises:
         JobFailed: If it was given others. Hydra's record of them is put back.
     """
-    result = read_result(directory / RESULT)
-    earlier, given = _options(result), _parsed(overrides)
-    if earlier is not None and earlier != given:
-        restore_record(directory, result["overrides"])
-        raise JobFailed(
-            "hydra.sweep.dir must be a new directory for a sweep with other options, got that of"
-            f" one whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
-        )
+    earlier, given = _options(directory), _parsed(overrides)
+    has_run = (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file()
+    if earlier == given or not has_run:
+        return
+    rule = "hydra.sweep.dir must be a new directory for a sweep with other options, got that of one"
+    if earlier is None:
+        raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
+    restore_record(directory, _given(directory) or [])
+    raise JobFailed(
+        f"{rule} whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
+    )
 
 
 def restore_record(directory: Path, overrides: Sequence[str]) -> None:
@@ -92,8 +101,14 @@ def restore_record(directory: Path, overrides: Sequence[str]) -> None:
         OmegaConf.save(cfg, record / "config.yaml")
 
 
-def _options(result: dict[str, Any]) -> set[str] | None:
-    return _parsed(result["overrides"]) if "overrides" in result else None
+def _given(directory: Path) -> list[str] | None:
+    kept = read_result(directory / GIVEN) or read_result(directory / RESULT)
+    return kept.get("overrides")
+
+
+def _options(directory: Path) -> set[str] | None:
+    given = _given(directory)
+    return None if given is None else _parsed(given)
 
 
 def _parsed(overrides: Sequence[str]) -> set[str]:

@@ -229,6 +229,7 @@ class Job:
                 cfg.resume = str(self.directory)
         if rank:
             return  # the first sees to the files
+        earlier.remember(self.directory, self.overrides)
         if not self.can_go_on:
             (self.directory / RESULT).unlink(missing_ok=True)
             for events in self.directory.glob("events.out.tfevents.*"):
@@ -238,6 +239,7 @@ class Job:
             write_result(self.directory / RESULT, self.result | {"reason": reason})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
+        earlier.refuse_other_options(self.directory, self.name, self.overrides)
         if not self.is_over:
             self._prepare(cfg, rank)
             take_rank()
