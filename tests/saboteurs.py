@@ -71,3 +71,15 @@ class Slow(Callback):
 
     def on_train_batch_start(self, *args):
         time.sleep(0.05)
+
+
+class WaitFor(Callback):
+    """Do not begin before a file is there, or a minute is over."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_start(self, *args):
+        end = time.monotonic() + 60
+        while not os.path.exists(self.path) and time.monotonic() < end:
+            time.sleep(0.05)
