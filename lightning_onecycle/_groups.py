@@ -38,6 +38,21 @@ def with_hooks(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def check_lrs(optimizer: Optimizer) -> None:
+    """Refuse groups without a learning rate that can be scheduled.
+
+    Raises:
+        TypeError: If a group has none, or one in whole numbers.
+    """
+    for index, group in enumerate(optimizer.param_groups):
+        lr = group.get("lr")
+        if lr is None or (isinstance(lr, Tensor) and not lr.is_floating_point()):
+            raise TypeError(
+                f"lr must be a number in each parameter group of {type(optimizer).__name__}, as a"
+                f" tensor a floating-point one, got {lr!r} in group {index}"
+            )
+
+
 def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[float]:
     """Return the peak of each group: its own lr, in proportion to a number, or one given for each.
 
@@ -59,26 +74,33 @@ def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[floa
     return [peak * (lr / largest) if largest > 0 else peak for lr in own]
 
 
-def set_value(group: Group, name: str, value: float, default: Any) -> None:
-    """Set a number; a tensor is filled in place, so that a compiled or captured step sees it.
-
-    torch puts the one tensor that an optimizer was given, its ``default``, into every group. Such a
-    group gets a tensor of its own.
-    """
+def set_value(group: Group, name: str, value: float) -> None:
+    """Set a number; a tensor is filled in place, so that a compiled or captured step sees it."""
     if isinstance(group[name], Tensor):
-        if group[name] is default:
-            group[name] = group[name].clone()
         group[name].fill_(value)
     else:
         group[name] = value
 
 
-def set_lr(group: Group, lr: float, default: Any) -> None:
+def unshare(groups: list[Group], name: str, default: Any) -> None:
+    """Give each group a tensor of its own, where several hold the same one.
+
+    torch puts the one tensor that an optimizer was given, its ``default``, into every group.
+    """
+    seen = {id(default)}
+    for group in groups:
+        if isinstance(group.get(name), Tensor):
+            if id(group[name]) in seen:
+                group[name] = group[name].clone()
+            seen.add(id(group[name]))
+
+
+def set_lr(group: Group, lr: float) -> None:
     """Set the learning rate; see `set_value`."""
     if type(group["lr"]) is float:  # the usual case, in every step
         group["lr"] = lr
     else:
-        set_value(group, "lr", lr, default)
+        set_value(group, "lr", lr)
 
 
 def stamp(group: Group) -> Any:
@@ -89,24 +111,30 @@ def stamp(group: Group) -> Any:
 
 def weight_decay(group: Group) -> float | None:
     """Return the weight decay, or None where there is none."""
-    value = group.get("weight_decay")
-    return value.item() if isinstance(value, Tensor) else value
+    value: Any = group.get("weight_decay")
+    return value.item() if hasattr(value, "item") else value  # a tensor's, NumPy's
 
 
-def at_rest(groups: list[Group]) -> bool:
-    """Whether a step would train nothing: each learning rate and gradient is 0.
+def only_makes_state(optimizer: Optimizer, args: Any, kwargs: Any) -> bool:
+    """Whether a step trains nothing, and is taken to have the optimizer make its state.
 
-    ``torch.distributed.checkpoint`` takes such a step to have an optimizer make its state.
+    ``torch.distributed.checkpoint`` takes one before any other, at a learning rate of 0, with
+    gradients of 0 and without a closure, which would make others.
+
+    Args:
+        optimizer: The one that steps.
+        args: What its ``step`` was given, as hooks are told: first the optimizer itself.
+        kwargs: By name.
     """
-    if any(float(group["lr"]) != 0 for group in groups):
+    closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
+    groups = optimizer.param_groups
+    if optimizer.state or closure is not None or any(float(group["lr"]) != 0 for group in groups):
         return False
-    for group in groups:
-        for parameter in group["params"]:
-            grad = parameter.grad
-            grad = grad.to_local() if hasattr(grad, "to_local") else grad  # of a DTensor
-            if grad is not None and (grad.is_sparse or grad.any()):
-                return False
-    return True
+    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    local = [
+        grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads
+    ]  # of DTensors
+    return bool(local) and not any(grad.is_sparse or grad.any() for grad in local)
 
 
 def momentum(group: Group) -> float | None:

@@ -6,6 +6,7 @@ among what has been imported: an object of a class that nobody has imported does
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any, TypeVar
 
@@ -44,7 +45,8 @@ def _twin(cls: type[T]) -> type[T] | None:
     if not cls.__module__.startswith(ours):
         return None
     module = sys.modules.get(cls.__module__.replace(ours, theirs, 1))
-    return getattr(module, cls.__name__, None)
+    twin = getattr(module, cls.__name__, None)
+    return twin if isinstance(twin, type) else None
 
 
 class Callback(_Callback):
@@ -61,7 +63,9 @@ class Callback(_Callback):
 def _join() -> None:
     bases = both(_Callback)
     if Callback.__bases__ != bases:
-        Callback.__bases__ = bases
+        # Not where a class of the user's has the other Callback in front of one of ours.
+        with contextlib.suppress(TypeError):
+            Callback.__bases__ = bases
 
 
 _join()

@@ -97,6 +97,7 @@ class ScheduleLR(LRScheduler):
             )
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+        _groups.check_lrs(optimizer)
         self._hooked = _groups.with_hooks(optimizer)
         self.optimizer = optimizer
         self.schedule = schedule
@@ -298,7 +299,7 @@ class ScheduleLR(LRScheduler):
         elif len(groups) > len(self._written):
             self._write()
         elif (changed := _changed(groups, self._written)) is not None:
-            if _groups.at_rest(groups):
+            if _groups.only_makes_state(optimizer, args, kwargs):
                 self._in_step = False  # it is not a step of the training
                 return
             who = "a scheduler built before" if self._wrapped_before else "other code"
@@ -329,6 +330,7 @@ class ScheduleLR(LRScheduler):
         # A copied optimizer comes without the hooks of the one it is a copy of.
         vars(self).update(state)
         self._enter()
+        self._written = [_groups.stamp(group) for group in self.optimizer.param_groups]
 
     def _write(self) -> None:
         if not self._attached:
@@ -337,10 +339,11 @@ class ScheduleLR(LRScheduler):
         groups = self.optimizer.param_groups
         if len(groups) > len(self.max_lrs):
             self._adopt(groups[len(self.max_lrs) :], point.lr)
+        if any(type(group["lr"]) is not float for group in groups):
+            _groups.unshare(groups, "lr", self._hooked.defaults.get("lr"))
         written = []
-        default: Any = self._hooked.defaults.get("lr")
         for group, peak in zip(groups, self.max_lrs, strict=False):
-            _groups.set_lr(group, peak * point.lr, default)
+            _groups.set_lr(group, peak * point.lr)
             written.append(_groups.stamp(group))
             if point.momentum is not None and not _groups.set_momentum(group, point.momentum):
                 why = "its momentum is 0" if "momentum" in group else "it has none"
@@ -353,9 +356,10 @@ class ScheduleLR(LRScheduler):
 
     def _write_weight_decay(self, factor: float) -> None:
         default: Any = self._hooked.defaults.get("weight_decay")
+        _groups.unshare(self.optimizer.param_groups, "weight_decay", default)
         for group, decay in zip(self.optimizer.param_groups, self._weight_decays, strict=False):
             if decay is not None:
-                _groups.set_value(group, "weight_decay", decay * factor, default)
+                _groups.set_value(group, "weight_decay", decay * factor)
 
     def _adopt(self, groups: list[dict[str, Any]], factor: float) -> None:
         for group in groups:

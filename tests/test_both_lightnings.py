@@ -582,3 +582,18 @@ def test_its_command_line_takes_the_callbacks(tmp_path):
     (tmp_path / "onecycle.yaml").write_text(YAML)
     assert python(tmp_path, CLI, "fit", "--config=onecycle.yaml") == ["SAYS [0.4] 64"]
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"
+
+
+MIXED = """
+    from lightning_onecycle import OneCycle, StopOnDivergence
+    import pytorch_lightning as pl
+
+    class Mine(pl.Callback, OneCycle):
+        pass
+
+    print("SAYS", isinstance(OneCycle(), pl.Callback), type(StopOnDivergence()).__name__)
+"""
+
+
+def test_a_class_that_puts_the_other_callback_in_front_leaves_ours_usable(tmp_path):
+    assert python(tmp_path, MIXED) == ["SAYS False StopOnDivergence"]

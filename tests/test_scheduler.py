@@ -6,6 +6,7 @@ import pickle
 import weakref
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
@@ -630,3 +631,80 @@ def test_the_weight_decay_of_the_configuration_wins_over_a_checkpoints(told):
     optimizer.step()
     assert optimizer.param_groups[0]["weight_decay"] == 0.1
     assert "weight decay [0.01] -> [0.1]" in told()[-1]
+
+
+# ---- what other code does to the groups ---------------------------------------------------------
+
+
+def two_groups(lr, **options):
+    parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    for parameter in parameters:
+        parameter.grad = torch.ones(2)
+    return torch.optim.SGD(
+        [{"params": [p], "lr": lr} for p in parameters], lr=0.5, momentum=0.9, **options
+    )
+
+
+@pytest.mark.parametrize("closure", [True, False])
+def test_a_rate_of_0_that_other_code_set_is_restored_before_a_step(closure, caplog):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    scheduler = ScheduleLR(optimizer, one_cycle(), 10)
+
+    def loss():
+        value = (parameter**2).sum()
+        value.backward()
+        return value
+
+    optimizer.param_groups[0]["lr"] = 0.0
+    with caplog.at_level("INFO"):
+        for _ in range(10):
+            optimizer.zero_grad()
+            optimizer.step(loss if closure else None)  # without a closure: there are no gradients
+    assert "lr was set to 0 by other code and is restored" in caplog.text
+    assert scheduler.last_epoch == 10
+    assert (parameter.tolist() != [1.0, 1.0]) is closure
+
+
+def test_a_tensor_that_groups_share_becomes_one_for_each(caplog):
+    optimizer = two_groups(torch.tensor(0.1))
+    scheduler = ScheduleLR(optimizer, one_cycle(), 5, max_lr=[1.0, 2.0])
+    assert scheduler.get_last_lr() == pytest.approx([0.1, 0.2])
+    optimizer.add_param_group(
+        {"params": [torch.nn.Parameter(torch.ones(1))], "lr": optimizer.param_groups[0]["lr"]}
+    )
+    with caplog.at_level("INFO"):
+        optimizer.step()
+    assert "other code" not in caplog.text
+    assert len({id(group["lr"]) for group in optimizer.param_groups}) == 3
+    first, second, third = scheduler.get_last_lr()
+    assert second == pytest.approx(2 * first)
+    assert third == pytest.approx(first)
+
+
+def test_a_copy_with_a_tensor_says_nothing_of_other_code(caplog):
+    optimizer = two_groups(torch.tensor(0.1))
+    scheduler = ScheduleLR(optimizer, one_cycle(), 10)
+    for _ in range(3):
+        optimizer.step()
+    copied, its_optimizer = copy.deepcopy((scheduler, optimizer))
+    with caplog.at_level("INFO"):
+        its_optimizer.step()
+    assert (copied.last_epoch, scheduler.last_epoch) == (4, 3)
+    assert "other code" not in caplog.text
+
+
+@pytest.mark.parametrize("lr", [None, torch.tensor(1)])
+def test_groups_without_a_rate_that_can_be_scheduled_are_refused(lr):
+    optimizer = two_groups(0.1)
+    optimizer.param_groups[1]["lr"] = lr
+    if lr is None:
+        del optimizer.param_groups[1]["lr"]
+    with pytest.raises(TypeError, match="lr must be a number in each parameter group of SGD"):
+        ScheduleLR(optimizer, one_cycle(), 10)
+
+
+def test_a_weight_decay_of_numpy_is_a_plain_number_in_the_state(tmp_path):
+    optimizer = two_groups(0.1, weight_decay=np.float64(1e-3))
+    torch.save(ScheduleLR(optimizer, one_cycle(), 10).state_dict(), tmp_path / "state.pt")
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["weight_decays"] == [1e-3, 1e-3]

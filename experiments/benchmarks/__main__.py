@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -92,6 +93,8 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="the long ones, too")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=every, help=", ".join(every))
     arguments = parser.parse_args()
+    if arguments.peers_python and shutil.which(arguments.peers_python) is None:
+        parser.error(f"--peers-python must be a Python, got {arguments.peers_python}")
     chosen = list(every.values()) if arguments.all else list(QUICK)
     if arguments.only:
         chosen = [every[name] for name in arguments.only]
@@ -104,7 +107,12 @@ def main() -> int:
         about = f"about {benchmark.minutes:g} minutes"
         print(f"\n[{number}/{len(chosen)}] {benchmark.name}, {about}\n", flush=True)
         began = time.perf_counter()
-        if not run(benchmark, arguments.peers_python):
+        try:
+            done = run(benchmark, arguments.peers_python)
+        except KeyboardInterrupt:
+            print(write(failed))
+            return 130
+        if not done:
             failed.append(benchmark.name)
         print(f"took {(time.perf_counter() - began) / 60:.1f} minutes", flush=True)
     print(write(failed))

@@ -132,6 +132,8 @@ class RangeTest(Callback):
                 f"val_batches={self.val_batches} needs a validation loader and a validation_step."
             )
         (optimizer,) = optimizers
+        _groups.check_lrs(optimizer)
+        _groups.unshare(optimizer.param_groups, "lr", optimizer.defaults.get("lr"))
         momentum = self._momentum_at_the_peak(trainer, optimizer)
         scheduled = bool(trainer.lr_scheduler_configs)
         previous = _last_writer_of(optimizer)
@@ -139,7 +141,7 @@ class RangeTest(Callback):
             if scheduled and previous is None:
                 # Schedulers that start low have done so already. Ratios are those of the peaks.
                 lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
-                _groups.set_lr(group, float(lr), optimizer.defaults.get("lr"))
+                _groups.set_lr(group, float(lr))
         # A module may ask them for things; they are not to be stepped.
         trainer.strategy.lr_scheduler_configs = [
             replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)

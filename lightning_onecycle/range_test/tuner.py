@@ -151,7 +151,7 @@ class Tuner:
             )
         if isinstance(train_dataloaders, both(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
-        _refuse_mixture(self.trainer, "model", model, LightningModule)
+        _refuse_mixture(self.trainer, "model", getattr(model, "_orig_mod", model), LightningModule)
         _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):
             _refuse_loader(f"{name}_dataloaders", given)
