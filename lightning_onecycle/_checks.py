@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=str)
@@ -37,3 +38,13 @@ def choice(name: str, value: T, options: tuple[T, ...]) -> T:
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
     return value
+
+
+def known(owner: str, given: Mapping[str, Any], function: Callable[..., Any]) -> None:
+    """Refuse arguments that a function does not have, by the name of who passes them on."""
+    names = list(signature(function).parameters)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise TypeError(
+            f"{owner} has no argument {', '.join(unknown)}; there are {', '.join(names)}"
+        )

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle._checks import choice, known, number, whole
 from lightning_onecycle._lightning import Callback, both
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.plots import plot_schedule
@@ -265,6 +265,7 @@ class OneCycle(ScheduleCallback):
             takes them.
 
     Raises:
+        TypeError: If there is no such argument.
         ValueError: If an argument is out of range.
 
     Example:
@@ -280,6 +281,7 @@ class OneCycle(ScheduleCallback):
         budget: Literal["steps", "time"] = "steps",
         **one_cycle_arguments: Any,
     ) -> None:
+        known("OneCycle", one_cycle_arguments, one_cycle)
         super().__init__(
             one_cycle(**one_cycle_arguments), total_steps=total_steps, max_lr=max_lr, budget=budget
         )

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from conftest import Tiny, expected, fit, loader, quiet_trainer, sgd
 from lightning_onecycle import (
+    LRFinder,
     OneCycle,
     ScheduleCallback,
     one_cycle,
@@ -590,3 +591,11 @@ def test_total_steps_that_are_not_those_of_the_fit_are_told(told, total, says):
     messages = [message for message in told() if "total_steps=" in message]
     assert len(messages) == (says is not None)
     assert says is None or says in messages[0]
+
+
+def test_arguments_of_others_are_refused_by_name():
+    rule = "OneCycle has no argument anneal_strategy; there are pct_start, "
+    with pytest.raises(TypeError, match=rule):
+        OneCycle(anneal_strategy="cos")
+    with pytest.raises(TypeError, match="LRFinder has no argument num_training_steps; there are"):
+        LRFinder(num_training_steps=100)

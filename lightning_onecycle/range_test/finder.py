@@ -10,7 +10,7 @@ from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_onecycle._checks import choice
+from lightning_onecycle._checks import choice, known
 from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
@@ -62,6 +62,7 @@ class LRFinder(Callback):
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"
                 " the two"
             )
+        known("LRFinder", lr_find_arguments, checked)
         self._options = checked(**lr_find_arguments)
         self.curve = LRCurve.load(curve) if isinstance(curve, (str, Path)) else curve
         if not (self.curve is None or isinstance(self.curve, LRCurve)):
