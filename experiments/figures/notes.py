@@ -84,12 +84,16 @@ def batch_norm_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def lenet_table(results: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Return how each regime ended after so many epochs, at its best learning rate."""
+    """Return how each regime ended after so many epochs, at its best learning rate.
+
+    Learning rates count once all three seeds have been trained.
+    """
     lines = []
     for name, rows in results.items():
         by_epochs: dict[str, dict[str, Seeds]] = {}
         for (epochs, rate), seeds in finals(rows, "trainer.max_epochs", "optimizer.lr").items():
-            by_epochs.setdefault(epochs, {})[rate] = seeds
+            if len(seeds) == 3:
+                by_epochs.setdefault(epochs, {})[rate] = seeds
         for rates in by_epochs.values():
             rate = max(rates, key=lambda rate: mean_of(rates[rate], "val/acc"))
             last = next(iter(rates[rate].values()))
