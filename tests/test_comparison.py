@@ -166,7 +166,7 @@ def toys(folder, monkeypatch):
 def test_one_that_fails_is_told_and_the_rest_goes_on(monkeypatch, toys, folder, capsys):
     monkeypatch.setattr(command.os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     results.keep("scheduler_cost", [{"groups": 1}], "of an earlier run")
-    assert call(monkeypatch, command.main, "--all", "--peers-python", "P") == 1
+    assert call(monkeypatch, command.main, "--all", "--peers-python", sys.executable) == 1
     said = capsys.readouterr().out
     assert "3 benchmarks, about 6 minutes" in said
     assert "the machine is busy (load 3.0)" in said
@@ -176,14 +176,30 @@ def test_one_that_fails_is_told_and_the_rest_goes_on(monkeypatch, toys, folder, 
     ran = {path.stem: path.read_text().splitlines() for path in toys.glob("*.txt")}
     python = sys.executable
     assert ran == {
-        "first": [f"{python} --peers-python P"],
+        "first": [f"{python} --peers-python {python}"],
         "scheduler_cost": [f"{python} run"],
-        "last": [f"{python} train", f"{python} peers --peers-python P"],
+        "last": [f"{python} train", f"{python} peers --peers-python {python}"],
     }
     page = (folder / "comparison.md").read_text()
     lines = {row[0]: row[1] for row in rows_of(page)}
     assert lines["scheduler_cost"] == "failed"
     assert "Measured on" not in page
+
+
+def test_a_python_that_is_not_there_is_refused_before_anything_runs(monkeypatch, toys, capsys):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, command.main, "--peers-python", "/no/such/python")
+    assert "--peers-python must be a Python, got /no/such/python" in capsys.readouterr().err
+    assert not list(toys.glob("*.txt"))
+
+
+def test_an_interrupted_run_writes_what_there_is(monkeypatch, toys, folder):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", interrupt)
+    assert call(monkeypatch, command.main) == 130
+    assert (folder / "comparison.md").exists()
 
 
 def test_quick_ones_run_by_default_and_those_that_are_named(monkeypatch, toys):
