@@ -1,7 +1,9 @@
 """What the tests share: a tiny module, a trainer without frills, and a record of what was used."""
 
 import logging
+import os
 from functools import partial
+from unittest import mock
 
 import lightning_utilities.core.rank_zero as rank_zero
 import pytest
@@ -111,6 +113,13 @@ def fit(module, *callbacks, data=12, ckpt_path=None, **arguments):
     trainer = quiet_trainer(*callbacks, used, **arguments)
     trainer.fit(module, loader(data) if isinstance(data, int) else data, ckpt_path=ckpt_path)
     return used
+
+
+@pytest.fixture(autouse=True)
+def _environment():
+    """Take back what Lightning writes to it, such as a port that two later runs would share."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture
