@@ -131,9 +131,8 @@ def only_makes_state(optimizer: Optimizer, args: Any, kwargs: Any) -> bool:
     if optimizer.state or closure is not None or any(float(group["lr"]) != 0 for group in groups):
         return False
     grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    local = [
-        grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads
-    ]  # of DTensors
+    # What a rank has of a DTensor.
+    local = [grad.to_local() if hasattr(grad, "to_local") else grad for grad in grads]
     return bool(local) and not any(grad.is_sparse or grad.any() for grad in local)
 
 

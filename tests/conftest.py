@@ -2,6 +2,9 @@
 
 import logging
 import os
+import subprocess
+import sys
+import textwrap
 from functools import partial
 from unittest import mock
 
@@ -138,3 +141,18 @@ def said(caplog, monkeypatch):
 def told(said):
     """Return a function that lists what the user has been told of schedules so far."""
     return lambda: [message for message in said() if "chedule" in message]
+
+
+def python(folder, code, *arguments):
+    """Run a script in a process of its own, and return the lines of it that begin with SAYS."""
+    (folder / "main.py").write_text(textwrap.dedent(code))
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "main.py", *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return [line for line in result.stdout.splitlines() if line.startswith("SAYS")]

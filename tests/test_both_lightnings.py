@@ -3,9 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
-import textwrap
 import threading
 from dataclasses import replace
 from datetime import timedelta
@@ -18,7 +15,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, TensorDataset
 
-from conftest import expected, snapshot
+from conftest import expected, python, snapshot
 from lightning_onecycle import (
     BatchNormRecalibration,
     BatchSizeSchedule,
@@ -502,20 +499,6 @@ def test_a_record_says_how_the_run_ended(tree, end, status, tmp_path):
 
 
 # ---- in processes of their own --------------------------------------------------------------
-
-
-def python(folder, code, *arguments):
-    (folder / "main.py").write_text(textwrap.dedent(code))
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "main.py", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return [line for line in result.stdout.splitlines() if line.startswith("SAYS")]
 
 
 RUN = """

@@ -1,13 +1,10 @@
 """In other people's projects: LightningCLI on a command line and in YAML, Fabric."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from lightning.fabric import Fabric
 
+from conftest import python
 from lightning_onecycle import ScheduleLR, one_cycle
 
 MAIN = """
@@ -24,7 +21,7 @@ class Model(BoringModel):
     def on_train_start(self):
         (callback,) = (c for c in self.trainer.callbacks if isinstance(c, ScheduleCallback))
         (scheduler,) = callback.schedulers
-        print("CALLBACK", scheduler.max_lrs, scheduler.total_steps, callback.schedule.peak_momentum)
+        print("SAYS", scheduler.max_lrs, scheduler.total_steps, callback.schedule.peak_momentum)
 
 
 if __name__ == "__main__":
@@ -42,20 +39,9 @@ trainer:
 
 
 def fit(folder, *options):
-    (folder / "main.py").write_text(MAIN)
     quiet = ("logger=false", "enable_progress_bar=false", "enable_checkpointing=false")
-    result = subprocess.run(
-        [sys.executable, "main.py", "fit", "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
-        + [f"--trainer.{option}" for option in quiet]
-        + list(options),
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    (line,) = (line for line in result.stdout.splitlines() if line.startswith("CALLBACK"))
+    always = ("max_epochs=1", "accelerator=cpu", *quiet)
+    (line,) = python(folder, MAIN, "fit", *(f"--trainer.{option}" for option in always), *options)
     return line
 
 
@@ -66,13 +52,13 @@ def test_lightning_cli_on_the_command_line(tmp_path):
         "--trainer.callbacks+=lightning_onecycle.OneCycle",
         "--trainer.callbacks.max_lr=0.4",
     )
-    assert line == "CALLBACK [0.4] 64 0.85"  # BoringModel has 64 batches
+    assert line == "SAYS [0.4] 64 0.85"  # BoringModel has 64 batches
 
 
 def test_lightning_cli_in_yaml(tmp_path):
     pytest.importorskip("jsonargparse")
     (tmp_path / "onecycle.yaml").write_text(YAML)
-    assert fit(tmp_path, "--config=onecycle.yaml") == "CALLBACK [0.4] 64 None"
+    assert fit(tmp_path, "--config=onecycle.yaml") == "SAYS [0.4] 64 None"
 
 
 @pytest.mark.parametrize("order", ["before setup", "after setup"])
