@@ -23,7 +23,8 @@ from test_data import write_cifar10, write_fashion_mnist
 
 ROOT = Path(__file__).parents[1]
 FIGURES = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("fig*.yaml"))
-EXPERIMENTS = [*FIGURES, "batch_norm", "momentum", *notes.LENET.values()]
+LENET = [name for names in notes.LENET.values() for name in names]
+EXPERIMENTS = [*FIGURES, "batch_norm", "momentum", *LENET]
 BASELINES = ("lenet_step", "lenet_inv", "lenet_peaks")
 DIGITS = ("data=digits", "data.train_size=200", "data.num_val=100", "data.batch_size=64")
 
@@ -502,23 +503,64 @@ def test_batch_norm_table():
     ]
 
 
-def test_lenet_regimes_are_compared_at_the_rate_that_validates_best():
-    runs_ = [
-        final("a=b", seed, 0.5, 0.5 + epoch / 10, epoch) for seed in range(3) for epoch in (1, 2)
-    ]
-    tuned = [
-        final(f"optimizer.lr={rate}", seed, val, test, 2)
-        for rate, val, test in (("0.1", 0.7, 0.6), ("0.2", 0.6, 0.9))
-        for seed in range(3)
-    ]
-    tuned.append(final("optimizer.lr=0.3", 0, 0.99, 0.99, 2))  # one seed is not enough
-    papers, best = notes.lenet_table({"1cycle": runs_, "step": [], "tuned": tuned})
-    assert papers == {
-        "regime": "1cycle",
-        "epochs": 2,
-        "steps": 20,
-        "learning rate": "the paper's",
-        "n": 3,
-        "test accuracy (%)": "70.00 ± 0.00",
+def of_seeds(*accuracies, steps=20, val=None):
+    """A run of each seed, with its test accuracy; it validates at ``val``, or as it tests."""
+    return {
+        seed: {"steps": steps, "test/acc": test, "val/acc": test if val is None else val}
+        for seed, test in enumerate(accuracies)
     }
-    assert (best["learning rate"], best["test accuracy (%)"]) == ("0.1", "60.00 ± 0.00")
+
+
+def test_lenet_regimes_are_compared_at_the_rate_that_validates_best():
+    rates = {
+        0.1: of_seeds(0.6, 0.6, 0.6, val=0.7),
+        0.2: of_seeds(0.9, 0.9, 0.9, val=0.6),
+        0.3: of_seeds(0.99),  # one seed is not enough
+    }
+    assert notes.lenet_table({"1cycle": {2: rates}, "step": {}}) == [
+        {
+            "regime": "1cycle",
+            "epochs": 2,
+            "steps": 20,
+            "learning rate": "0.1",
+            "of": "0.1, 0.2",
+            "n": 3,
+            "test accuracy (%)": "60.00 ± 0.00",
+        }
+    ]
+
+
+def test_lenet_factors_are_steps_to_the_accuracy_of_1cycle():
+    regimes = {
+        "1cycle": {2: {0.1: of_seeds(0.7, 0.6, 0.8)}},
+        "step": {
+            2: {0.1: of_seeds(0.5, 0.6, 0.5)},
+            8: {0.1: of_seeds(0.9, 0.9, 0.7, steps=80)},
+        },
+        "inv": {8: {0.1: of_seeds(0.9, 0.9, 0.9, steps=80)}},  # one length has no curve
+    }
+    # Seed 0 is half-way in the logarithm; the means are 0.5333 and 0.8333 for a target of 0.7.
+    assert notes.lenet_factors(regimes) == [
+        {"regime": "step", "of the means": "2.2", "each seed": "2.0, 1.0, > 4.0"}
+    ]
+
+
+def test_what_was_trained_of_lenet_knows_its_rate_and_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(notes, "RESULTS", tmp_path)
+    add(tmp_path / "lenet.csv", [final("a=b", 0, 0.5, 0.6)])
+    add(tmp_path / "lenet_peaks.csv", [final("optimizer.lr=0.1", 1, 0.5, 0.6)])
+    add(
+        tmp_path / "lenet_long.csv", [final("optimizer.lr=0.02 trainer.max_epochs=24", 0, 0.5, 0.6)]
+    )
+    regimes = notes.lenet_runs()
+    assert list(regimes["1cycle"]) == [12]
+    assert {lr: sorted(seeds) for lr, seeds in regimes["1cycle"][12].items()} == {0.1: [0, 1]}
+    assert list(regimes["step"]) == [24]
+    assert list(regimes["step"][24]) == [0.02]
+
+
+def test_a_job_is_known_in_any_order_of_its_overrides(tmp_path):
+    path = tmp_path / "runs.csv"
+    add(path, [{"job": "optimizer.lr=0.1 seed=0", "seed": 0}])
+    wanted = [("seed=0", "optimizer.lr=0.1"), ("seed=1", "optimizer.lr=0.1")]
+    assert list(runs.missing(path, wanted)) == [("seed=1", "optimizer.lr=0.1")]

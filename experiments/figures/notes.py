@@ -2,7 +2,7 @@
 
     python -m experiments.figures.runs momentum batch_norm
     python -m experiments.figures.runs lenet lenet_step lenet_inv
-    python -m experiments.figures.runs lenet_peaks lenet_short lenet_long
+    python -m experiments.figures.runs lenet_peaks lenet_short lenet_long lenet_warm
     python -m experiments.figures.notes
 
 Prints the tables of what is there, and writes ``results/notes.md``.
@@ -11,25 +11,26 @@ Prints the tables of what is there, and writes ``results/notes.md``.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.figures.runs import RESULTS
+from experiments.figures.criteria import steps_to_accuracy
+from experiments.figures.runs import RESULTS, configuration
 from experiments.rows import Row, markdown, quiet, read
 
 LENET = {
-    "1cycle": "lenet",
-    "step": "lenet_step",
-    "inv": "lenet_inv",
-    "1cycle, tuned": "lenet_peaks",
-    "step, tuned": "lenet_short",
-    "step, tuned, longer": "lenet_long",
+    "1cycle": ("lenet_peaks", "lenet"),
+    "step": ("lenet_short", "lenet_long", "lenet_step"),
+    "step, warmed up": ("lenet_warm",),
+    "inv": ("lenet_inv",),
 }
-"""LeNet's regimes: an experiment each."""
+"""LeNet's regimes, and the experiments that train each."""
 
 Seeds = dict[int, Row]
 """By seed: the last row of a run."""
+Lengths = dict[int, dict[float, Seeds]]
+"""By epochs and learning rate: the seeds of a regime."""
 
 
 def finals(rows: Sequence[Row], *keys: str) -> dict[tuple[str, ...], Seeds]:
@@ -83,24 +84,73 @@ def batch_norm_table(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def lenet_table(results: Mapping[str, Sequence[Row]]) -> list[dict[str, Any]]:
-    """Return how each regime ended after so many epochs, at its best learning rate.
+def lenet_runs() -> dict[str, Lengths]:
+    """Return what has been trained of each of LeNet's regimes."""
+    regimes: dict[str, Lengths] = {name: {} for name in LENET}
+    for name, experiments in LENET.items():
+        for experiment in experiments:
+            cfg = configuration(f"experiment={experiment}")
+            rows = read(RESULTS / f"{experiment}.csv")
+            for (epochs, rate), seeds in finals(rows, "trainer.max_epochs", "optimizer.lr").items():
+                rates = regimes[name].setdefault(int(epochs or cfg.trainer.max_epochs), {})
+                rates.setdefault(float(rate or cfg.optimizer.lr), {}).update(seeds)
+    return regimes
+
+
+def tuned(lengths: Lengths) -> dict[int, tuple[float, Seeds]]:
+    """Return, for each number of epochs, the learning rate that validates best, and its seeds.
 
     Learning rates count once all three seeds have been trained.
     """
-    lines = []
-    for name, rows in results.items():
-        by_epochs: dict[str, dict[str, Seeds]] = {}
-        for (epochs, rate), seeds in finals(rows, "trainer.max_epochs", "optimizer.lr").items():
-            if len(seeds) == 3:
-                by_epochs.setdefault(epochs, {})[rate] = seeds
-        for rates in by_epochs.values():
+    found = {}
+    for epochs in sorted(lengths):
+        rates = {rate: seeds for rate, seeds in lengths[epochs].items() if len(seeds) == 3}
+        if rates:
             rate = max(rates, key=lambda rate: mean_of(rates[rate], "val/acc"))
-            last = next(iter(rates[rate].values()))
-            line = {"regime": name, "epochs": last["epoch"], "steps": last["steps"]}
-            line |= {"learning rate": rate or "the paper's", "n": len(rates[rate])}
-            line["test accuracy (%)"] = spread(rates[rate], "test/acc")
-            lines.append(line)
+            found[epochs] = rate, rates[rate]
+    return found
+
+
+def lenet_table(regimes: Mapping[str, Lengths]) -> list[dict[str, Any]]:
+    """Return how each regime ended after so many epochs, at its best learning rate."""
+    return [
+        {
+            "regime": name,
+            "epochs": epochs,
+            "steps": next(iter(seeds.values()))["steps"],
+            "learning rate": str(rate),
+            "of": ", ".join(str(r) for r, s in sorted(lengths[epochs].items()) if len(s) == 3),
+            "n": len(seeds),
+            "test accuracy (%)": spread(seeds, "test/acc"),
+        }
+        for name, lengths in regimes.items()
+        for epochs, (rate, seeds) in tuned(lengths).items()
+    ]
+
+
+def lenet_factors(regimes: Mapping[str, Lengths]) -> list[dict[str, Any]]:
+    """Return how many times 1cycle's steps each other regime needs for 1cycle's accuracy.
+
+    Steps are interpolated over their logarithm between the lengths that were trained.
+    """
+    ((_, target),) = tuned(regimes["1cycle"]).values()
+    lines = []
+    for name, lengths in regimes.items():
+        budgets = [seeds for _, seeds in tuned(lengths).values()]
+        if name == "1cycle" or len(budgets) < 2:
+            continue
+
+        def factor(metric: Callable[[Seeds], float], budgets: list[Seeds] = budgets) -> str:
+            steps = [next(iter(seeds.values()))["steps"] for seeds in budgets]
+            own = next(iter(target.values()))["steps"]
+            needed = steps_to_accuracy(steps, [metric(b) for b in budgets], metric(target))
+            return f"> {steps[-1] / own:.1f}" if needed is None else f"{needed / own:.1f}"
+
+        line = {"regime": name, "of the means": factor(lambda seeds: mean_of(seeds, "test/acc"))}
+        line["each seed"] = ", ".join(
+            factor(lambda seeds, seed=seed: seeds[seed]["test/acc"]) for seed in sorted(target)
+        )
+        lines.append(line)
     return lines
 
 
@@ -111,10 +161,12 @@ def main() -> None:
     )
     parser.parse_args()
     quiet()
+    lenet = lenet_runs()
     tables = [
         momentum_table(read(RESULTS / "momentum.csv")),
         batch_norm_table(read(RESULTS / "batch_norm.csv")),
-        lenet_table({name: read(RESULTS / f"{file}.csv") for name, file in LENET.items()}),
+        lenet_table(lenet),
+        lenet_factors(lenet),
     ]
     text = "\n\n".join(markdown(table) for table in tables if table) + "\n"
     print(text)

@@ -120,7 +120,7 @@ def train(cfg: DictConfig, *callbacks: Callback) -> tuple[list[Row], bool, float
 def missing(path: Path, wanted: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
     """Yield the jobs that have no rows in ``path`` when their turn comes."""
     for job in wanted:
-        if not any(row["job"] == " ".join(job) for row in read(path)):
+        if not any(sorted(row["job"].split()) == sorted(job) for row in read(path)):
             yield job
 
 
