@@ -126,7 +126,7 @@ def test_a_killed_rank_costs_one_job(tmp_path):
     }
     # As the other rank sees it, in the words of old and new releases, or as Lightning ends it.
     reason = results["seed=1"]["reason"]
-    assert any(words in reason for words in ("by peer", "remote worker", "by SIGKILL"))
+    assert any(words in reason for words in ("by peer", "remote worker", "by SIGKILL")), reason
     assert "1 failed" in (tmp_path / "results.md").read_text()
     assert not processes_that_name(tmp_path)
 
