@@ -384,6 +384,8 @@ from lightning_onecycle.report.record import write_result
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 @sweep.job()
 def main(cfg):
+    if cfg.lr < 0:
+        raise ValueError(f"lr must be >= 0, got {cfg.lr}")
     directory = Path(HydraConfig.get().runtime.output_dir)
     write_result(directory / "result.json", {"status": "completed", "metrics": {"val/acc": cfg.lr}})
 
@@ -392,20 +394,39 @@ main()
 """
 
 
-def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path):
+@pytest.fixture
+def app(tmp_path):
+    """Run a sweep of an app of one's own in ``s``; return the exit code and what was printed."""
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "config.yaml").write_text(
         "lr: 0.1\ntrainer: {devices: 1}\n"
         "hydra: {callbacks: {sweep: {_target_: lightning_onecycle.sweep.Sweep}}}\n"
     )
 
-    def app(*options):
+    def run(*options):
         command = [sys.executable, "app.py", f"--config-dir={tmp_path}", "-m", *options]
         done = subprocess.run(
             [*command, "hydra.sweep.dir=s"], cwd=tmp_path, capture_output=True, text=True
         )
         return done.returncode, done.stdout + done.stderr
 
+    return run
+
+
+@pytest.mark.parametrize("devices", [1, 2])  # in a fork, and as a command
+def test_a_job_of_an_app_of_ones_own_leaves_why_it_failed(tmp_path, app, devices):
+    code, output = app("lr=-0.1", f"trainer.devices={devices}")
+    assert code == 1, output
+    (path,) = (tmp_path / "s").glob("*/result.json")
+    result = json.loads(path.read_text())
+    assert (result["status"], result["reason"]) == (
+        "failed",
+        "ValueError: lr must be >= 0, got -0.1",
+    )
+    assert set(result["overrides"]) == {"lr=-0.1", f"trainer.devices={devices}"}
+
+
+def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path, app):
     code, output = app("lr=0.1,0.2")
     assert code == 0, output
     code, output = app("lr=0.3,0.4")

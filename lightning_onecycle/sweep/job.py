@@ -29,7 +29,7 @@ from lightning_onecycle.report import (
     write_results,
 )
 from lightning_onecycle.sweep import earlier
-from lightning_onecycle.sweep.earlier import CHECKPOINT, RESULT, JobFailed
+from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
@@ -76,7 +76,8 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
         @functools.wraps(task)
         def run(cfg: DictConfig) -> Any:
             if HydraConfig.get().mode != RunMode.MULTIRUN:
-                return task(cfg)
+                with _failures_told(Path(HydraConfig.get().runtime.output_dir)):
+                    return task(cfg)
             return Job.now(program).run(task, cfg, share)
 
         return run
@@ -287,6 +288,18 @@ class Job:
     def _record_failure(self, reason: str, status: Status = "failed") -> None:
         options = list(self.overrides)
         record_failure(self.directory / RESULT, reason, status=status, overrides=options)
+
+
+@contextlib.contextmanager
+def _failures_told(directory: Path) -> Iterator[None]:
+    """Have the single run that a job stands for say why it has failed; its sweep cannot know."""
+    try:
+        yield
+    except Exception as error:
+        if (directory / GIVEN).is_file():
+            given = read_result(directory / GIVEN)
+            record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **given)
+        raise
 
 
 def _is_due(picture: Path) -> bool:
