@@ -323,6 +323,7 @@ def test_facts_that_differ_are_columns(tmp_path: Path) -> None:
         ("gap/loss", [-0.5, -0.5], "-0.5000 ± 0.0000"),
         ("loss", [0.0005, 0.0007], "6.00e-04 ± 1.41e-04"),
         ("loss", [0], "0.0000"),
+        ("loss", [2e8, 4e8], "3.00e+08 ± 1.41e+08"),
     ],
 )
 def test_how_numbers_are_written(

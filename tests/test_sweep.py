@@ -92,6 +92,7 @@ def test_a_sweep_over_devices_in_both_orders(tmp_path, devices, schedules):
         "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert code == 0, output
+    assert f"look: tensorboard --logdir {tmp_path}" in output
     expected = [
         f"{name}trainer.devices={count}"
         for count in devices.split(",")
@@ -423,6 +424,7 @@ def test_a_job_of_an_app_of_ones_own_leaves_why_it_failed(tmp_path, app, devices
         "failed",
         "ValueError: lr must be >= 0, got -0.1",
     )
+    assert "look: tensorboard" not in output  # it has logged nothing
     assert set(result["overrides"]) == {"lr=-0.1", f"trainer.devices={devices}"}
 
 

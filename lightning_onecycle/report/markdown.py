@@ -88,7 +88,7 @@ def mean_and_std(group: Group, metric: str) -> str:
     mean, std = group.mean(metric), group.std(metric)
     if mean is None:
         return ""
-    scale, digits = 1.0, ".2e" if 0 < abs(mean) < 1e-3 else ".4f"
+    scale, digits = 1.0, ".4f" if mean == 0 or 1e-3 <= abs(mean) < 1e6 else ".2e"
     if percent(metric):
         scale, digits = 100.0, ".2f"
     return " ± ".join(f"{scale * value:{digits}}" for value in (mean, std) if value is not None)

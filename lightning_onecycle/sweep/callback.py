@@ -106,6 +106,8 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
 def _print_table(root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(FileNotFoundError):  # no job has begun
-        print(f"\n{write_results(root, plot=False).to_markdown()}\nresults: {root / 'results.md'}")
-        print(f"look: tensorboard --logdir {shlex.quote(str(root))}", flush=True)
+        table = write_results(root, plot=False).to_markdown()
+        print(f"\n{table}\nresults: {root / 'results.md'}", flush=True)
+        if any(root.rglob("events.out.tfevents.*")):
+            print(f"look: tensorboard --logdir {shlex.quote(str(root))}", flush=True)
         write_results(root)
