@@ -1,6 +1,7 @@
 """Leslie Smith's 1cycle policy for PyTorch Lightning."""
 
-from lightning_onecycle.batch_size import BatchNormRecalibration, BatchSizeSchedule, scale_lr
+from lightning_onecycle.batch_norm import BatchNormRecalibration
+from lightning_onecycle.batch_size import BatchSizeSchedule, scale_lr
 from lightning_onecycle.callback import OneCycle, ScheduleCallback
 from lightning_onecycle.measure import (
     GeneralizationGap,
