@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from conftest import Tiny, loader, quiet_trainer
 from lightning_onecycle import BatchSizeSchedule, Diverged, OneCycle, RunRecord, Sharpness
+from lightning_onecycle.report import record_failure
+from lightning_onecycle.report.record import RUNNING
 
 FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
 
@@ -175,3 +178,22 @@ def test_a_batch_size_that_changes_is_no_one_number(tmp_path):
     result = read(path)
     assert result["status"] == "completed"
     assert result["batch_size"] is result["effective_batch_size"] is None
+
+
+def fail_often(path, who):
+    for _ in range(100):
+        record_failure(path, RUNNING, who=who)  # a reason that the next one may write over
+    record_failure(path, f"failed in {who}")
+
+
+def test_ranks_that_fail_together_leave_the_reason_of_one(tmp_path):
+    path = tmp_path / "result.json"
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=fail_often, args=(path, rank)) for rank in range(4)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0] * 4
+    assert read(path)["reason"].startswith("failed in ")
+    assert list(tmp_path.iterdir()) == [path]

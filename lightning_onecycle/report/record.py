@@ -20,7 +20,10 @@ from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.report.divergence import Diverged
 
 Status = Literal["completed", "diverged", "interrupted", "failed"]
-_STILL_RUNNING = "still running, or killed"
+STARTING, RUNNING, TESTING = (
+    f"still {doing}, or killed" for doing in ("starting again", "running", "testing")
+)
+"""Reasons of a run that has not said how it ended."""
 
 
 class RunRecord(Callback):
@@ -76,11 +79,11 @@ class RunRecord(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run has begun."""
         self._started = time.monotonic()
-        self._update(trainer, "interrupted", _STILL_RUNNING)
+        self._update(trainer, "interrupted", RUNNING)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write how far the run has come."""
-        self._update(trainer, "interrupted", _STILL_RUNNING)
+        self._update(trainer, "interrupted", RUNNING)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run is complete."""
@@ -97,7 +100,7 @@ class RunRecord(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the test is not over."""
         if self.result:
-            self.result["reason"] = "still testing, or killed"
+            self.result["reason"] = TESTING
             self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -173,7 +176,7 @@ class RunRecord(Callback):
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write ``result.json``, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # ranks may fail together
     unfinished.write_text(json.dumps(result, indent=2, default=float) + "\n")
     os.replace(unfinished, path)
 
@@ -197,8 +200,7 @@ def record_failure(path: Path, reason: str, *, status: Status = "failed", **fact
         **facts: What identifies the run, where there is no such file.
     """
     result = read_result(path)
-    running = str(result.get("reason")).startswith("still ")
-    if not result or running:
+    if not result or result.get("reason") in (STARTING, RUNNING, TESTING):
         if result.get("status") == "completed":
             status = "completed"
         kept = {"metrics": {}} | facts | result

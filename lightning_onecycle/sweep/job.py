@@ -28,6 +28,7 @@ from lightning_onecycle.report import (
     write_result,
     write_results,
 )
+from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep import earlier
 from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
 from lightning_onecycle.sweep.processes import (
@@ -236,8 +237,7 @@ class Job:
             for events in self.directory.glob("events.out.tfevents.*"):
                 events.unlink()
         elif self.result:  # should it end before it can say so itself
-            reason = "still starting again, or killed"
-            write_result(self.directory / RESULT, self.result | {"reason": reason})
+            write_result(self.directory / RESULT, self.result | {"reason": STARTING})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
         earlier.refuse_other_options(self.directory, self.name, self.overrides)
