@@ -317,6 +317,14 @@ def test_speed_up_of_the_means_and_of_each_seed():
     assert seeds == [pytest.approx(2.0), pytest.approx(4.0), None]
 
 
+def test_a_regime_is_saturated_that_gains_no_more_than_its_seeds_differ():
+    after = [0.7, 0.8, 0.9]  # standard deviation .1
+    little = Curve([100, 200], [0.4] * 2, [[0.71] * 3, after])
+    assert headline.gain(little) == pytest.approx(0.09)
+    assert headline.is_saturated(little)
+    assert not headline.is_saturated(Curve([100, 200], [0.4] * 2, [[0.69] * 3, after]))
+
+
 def test_settings_differ_from_the_figure_by_what_they_say():
     for setting, (overrides, budgets) in headline.SETTINGS.items():
         assert all(b == pytest.approx(2 * a, abs=1) for a, b in itertools.pairwise(budgets))
@@ -363,7 +371,7 @@ def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path,
     assert (onecycle.peaks, standard.peaks) == ([0.8] * 2, [0.1] * 2)
     assert onecycle.means[0] == pytest.approx(0.9 - 0.1 - 10 / 125 - 0.001)
     assert (
-        "| 20,000 images | 250 | 75.90 ± 0.10 | 75.90 ± 0.10 | 1.0 | 1.0, 1.0, 1.0 | 75.90 |"
+        "| 20,000 images | 250 | 75.90 ± 0.10 | 75.90 ± 0.10 | 1.0 | 1.0, 1.0, 1.0 | +4.00 | yes |"
         in headline.table()
     )
 
@@ -418,7 +426,7 @@ def rows_of_a_grid(regime, accuracies, peaks=(0.1, 0.2, 0.4), seeds=(0, 1, 2)):
 def test_headline_says_where_1cycle_is_not_good_enough(tmp_path, monkeypatch):
     monkeypatch.setattr(headline, "PATH", tmp_path / "headline.csv")
     add(headline.PATH, [*rows_of_a_grid("onecycle", 0.8), *rows_of_a_grid("step", 0.9)])
-    assert "| 90.00 ± 0.00 | 80.00 ± 0.00 | < 1 | < 1, < 1, < 1 | 90.00 |" in headline.table()
+    assert "| 90.00 ± 0.00 | 80.00 ± 0.00 | < 1 | < 1, < 1, < 1 | +0.00 | no |" in headline.table()
 
 
 def test_a_peak_counts_when_its_neighbours_have_been_tried_with_all_seeds():

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from experiments.figures.criteria import accuracy_at, climb, steps_to_accuracy
+from experiments.figures.criteria import climb, steps_to_accuracy
 from experiments.figures.headline_plots import plot_all, plot_fig5, plot_speed_ups
 from experiments.figures.runs import RESULTS, configuration, train
 from experiments.figures.style import save
@@ -167,6 +167,19 @@ class Curve(NamedTuple):
         return [fmean(row) for row in self.accuracies]
 
 
+def gain(standard: Curve) -> float:
+    """Return what the last doubling of its steps has brought a regime, in accuracy."""
+    return standard.means[-1] - standard.means[-2]
+
+
+def is_saturated(standard: Curve) -> bool:
+    """Return whether that is no more than the seeds differ by.
+
+    Then a factor says that the training was too long, and hardly a thing about its schedule.
+    """
+    return gain(standard) <= stdev(standard.accuracies[-1])
+
+
 def curve(rows: list[Row], setting: str, regime: str) -> Curve:
     """Return each budget that has been tuned, at its best peak by the mean validation accuracy."""
     found = Curve([], [], [])
@@ -239,10 +252,8 @@ def table() -> str:
         most = longest / onecycle.steps[0]
         line["times fewer steps"] = _ratio(mean, most)
         line["each seed"] = ", ".join(_ratio(value, most) for value in of_seeds)
-        # Where the standard regime would hardly lose by it, the factor says little of 1cycle.
-        fewer = longest / (mean or 1.0)
-        shortened = 100 * accuracy_at(standard.steps, standard.means, fewer)
-        line["standard, in those fewer (%)"] = f"{shortened:.2f}"
+        line["standard, by the last doubling (points)"] = f"{100 * gain(standard):+.2f}"
+        line["still gaining"] = "no" if is_saturated(standard) else "yes"
         lines.append(line)
         for i, steps in enumerate(standard.steps):
             row: Row = {"setting": setting, "steps": steps, "standard's peak": standard.peaks[i]}
@@ -284,7 +295,7 @@ def draw() -> None:
     points = [(name, *((c.steps, c.accuracies) for c in pair)) for name, *pair in found]
     save(plot_all(points), "headline_curves.png")
     speed_ups = [
-        (f"{name}, {std.steps[-1]:,} steps", *speed_up(one, std, std.steps[-1]))
+        (f"{name}, {std.steps[-1]:,} steps", *speed_up(one, std, std.steps[-1]), is_saturated(std))
         for name, one, std in found
     ]
     save(plot_speed_ups(speed_ups), "headline.png")

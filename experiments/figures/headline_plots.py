@@ -62,7 +62,7 @@ def plot_fig5(onecycle: Points, standard: Points, reached: float | None) -> Figu
 
 def plot_all(curves: Sequence[tuple[str, Points, Points]]) -> Figure:
     """Draw each setting on axes of its own."""
-    columns = min(len(curves), 5)
+    columns = min(len(curves), 4)
     rows = -(-len(curves) // columns)
     figure = new_figure(rows, columns, width=2.6 * columns, height=2.5 * rows)
     for ax, (setting, onecycle, standard) in zip(figure.axes, curves, strict=False):
@@ -77,29 +77,34 @@ def plot_all(curves: Sequence[tuple[str, Points, Points]]) -> Figure:
     return figure
 
 
-def plot_speed_ups(rows: Sequence[tuple[str, float | None, Sequence[float | None]]]) -> Figure:
-    """Draw the speed-up of each setting: of the means as a large dot, of the seeds as small ones.
+def plot_speed_ups(
+    rows: Sequence[tuple[str, float | None, Sequence[float | None], bool]],
+) -> Figure:
+    """Draw the speed-up of each setting: of the means as a dot, of the seeds as lines.
 
-    Where 1cycle does not reach the accuracy the dot is at the left edge, hollow.
+    Where 1cycle does not reach the accuracy they are at the left edge. The dot is hollow where the
+    standard regime has stopped to gain by more steps, which is each row's last entry.
     """
-    figure = new_figure(height=0.9 + 0.34 * len(rows))
+    figure = new_figure(height=1.2 + 0.34 * len(rows))
     (ax,) = figure.axes
     edge = 0.5
-    for place, (_, mean, seeds) in enumerate(reversed(rows)):
+    gains = {False: "the standard regime still gains by more steps", True: "it no longer does"}
+    for place, (_, mean, seeds, is_saturated) in enumerate(reversed(rows)):
         ax.axhline(place, color="0.93", linewidth=0.8, zorder=0)
         for value in seeds:
             ax.plot(value or edge, place, "|", color=BLUE, markersize=11, alpha=0.7)
-        face = BLUE if mean is not None else "white"
-        ax.plot(mean or edge, place, "o", color=BLUE, markerfacecolor=face, markersize=8)
-    ax.axvline(1.0, color=GREY, linewidth=1.0)
+        face, label = "white" if is_saturated else BLUE, gains.pop(is_saturated, None)
+        ax.plot(mean or edge, place, "o", color=BLUE, mfc=face, markersize=8, label=label)
+    ax.axvline(1.0, color=GREY, linewidth=1.0, zorder=1)
     ax.set_xscale("log")
     ax.set_xlim(edge * 0.92, 9.5)
     ax.set_xticks([0.5, 1, 2, 4, 8], ["not reached", "1", "2", "4", "8"])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_yticks(range(len(rows)), [_in_two_lines(name) for name, _, _ in reversed(rows)])
+    ax.set_yticks(range(len(rows)), [_in_two_lines(name) for name, *_ in reversed(rows)])
     ax.set_ylim(-0.6, len(rows) - 0.4)
     ax.grid(visible=False)
     ax.set_xlabel("times fewer steps than the tuned standard regime")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize="small")
     return figure
 
 
