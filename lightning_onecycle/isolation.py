@@ -82,6 +82,7 @@ def isolated(
 
     Example:
         >>> import torch
+        >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
         >>> model = BoringModel()
         >>> trainer = Trainer(max_steps=3, logger=False, enable_checkpointing=False,

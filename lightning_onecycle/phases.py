@@ -114,6 +114,7 @@ class Schedule:
         ValueError: If there is no phase, or the fractions do not add up to 1.
 
     Example:
+        >>> from lightning_onecycle import Phase
         >>> warm_then_flat = Schedule((Phase(0.2, (0.5, 1.0)), Phase(0.8, (1.0, 1.0))))
         >>> [point.lr for point in warm_then_flat.trace(10)]
         [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
@@ -149,6 +150,7 @@ class Schedule:
             One `Segment` for each phase that got a step, in order, without a gap.
 
         Example:
+            >>> from lightning_onecycle import Phase
             >>> schedule = Schedule((Phase(0.3, (0.1, 1.0)), Phase(0.7, (1.0, 0.1))))
             >>> [(segment.start, segment.end) for segment in schedule.segments(100)]
             [(0, 29), (29, 99)]
@@ -161,6 +163,7 @@ class Schedule:
         Past the end the last value holds for ever; ``step`` must not be negative.
 
         Example:
+            >>> from lightning_onecycle import Phase
             >>> schedule = Schedule((Phase(0.5, (0.1, 1.0)), Phase(0.5, (1.0, 0.01))))
             >>> [schedule.at(step, 100).lr for step in (0, 49, 99, 10**6)]
             [0.1, 1.0, 0.01, 0.01]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import doctest
+import importlib
 import math
 import os
+import pkgutil
 import re
 import subprocess
 import sys
@@ -74,6 +77,30 @@ def test_the_examples_beside_the_pictures_run():
     result = doctest.testfile(str(DOCS / "schedules.rst"), module_relative=False)
     assert result.attempted > 5
     assert not result.failed
+
+
+def names_used(code: str) -> set[str]:
+    """The names that Python code takes from elsewhere."""
+    tree = list(ast.walk(ast.parse(code)))
+    names = [node for node in tree if isinstance(node, ast.Name)]
+    known = {node.id for node in names if not isinstance(node.ctx, ast.Load)}
+    known |= {node.arg for node in tree if isinstance(node, ast.arg)}
+    known |= {node.name for node in tree if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    imports = [node for node in tree if isinstance(node, (ast.Import, ast.ImportFrom))]
+    known |= {alias.asname or alias.name for node in imports for alias in node.names}
+    return {node.id for node in names} - known - set(vars(builtins))
+
+
+def test_an_example_imports_what_it_uses_beside_its_own_name():
+    missing = {}
+    for info in pkgutil.walk_packages(lightning_onecycle.__path__, "lightning_onecycle."):
+        module = importlib.import_module(info.name)
+        for example in doctest.DocTestFinder(exclude_empty=True).find(module):
+            own = example.name.removeprefix(f"{module.__name__}.").split(".")[0]
+            unknown = names_used("".join(part.source for part in example.examples)) - {own}
+            if unknown:
+                missing[example.name] = unknown
+    assert not missing
 
 
 def test_there_is_a_picture_of_every_schedule(site):

@@ -137,6 +137,7 @@ class GradientNoiseScale(Measurement):
             only a part of the weights.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=GradientNoiseScale(every_n_steps=50), logger=False)
     """
 

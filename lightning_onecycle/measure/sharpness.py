@@ -62,6 +62,7 @@ def box_sharpness(
         ValueError: If an argument is out of range.
 
     Example:
+        >>> import torch
         >>> def half_square(x):  # of a box from -1.5 to 3.5 on both axes, the highest is a corner
         ...     return 0.5 * float(x @ x), x
         >>> box_sharpness(half_square, torch.ones(2, dtype=torch.double), epsilon=1.25)
@@ -118,6 +119,7 @@ def top_eigenvalue(
         ValueError: If an argument is out of range.
 
     Example:
+        >>> import torch
         >>> matrix = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.double)
         >>> f"{top_eigenvalue(matrix.mv, torch.tensor([1.0, 0.0], dtype=torch.double)):.6f}"
         '3.000000'
@@ -182,6 +184,7 @@ class Sharpness(Measurement):
             a part of the weights, or where these are kept in half precision.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=Sharpness(every_n_steps=500), logger=False)
     """
 

@@ -44,6 +44,7 @@ class LRFinder(Callback):
             suggests no peak, or it was measured under other conditions.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> from lightning_onecycle import OneCycle
         >>> trainer = Trainer(callbacks=[LRFinder(num_training=50), OneCycle()], logger=False)
     """

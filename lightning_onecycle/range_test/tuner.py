@@ -53,6 +53,7 @@ class Tuner:
         trainer: The one that the training will run in.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> from lightning.pytorch.demos.boring_classes import BoringModel
         >>> trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
         ...                   enable_progress_bar=False, enable_model_summary=False)

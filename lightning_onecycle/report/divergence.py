@@ -21,6 +21,7 @@ class StopOnDivergence(Callback):
     ``log_every_n_steps`` batches.
 
     Example:
+        >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=StopOnDivergence(), logger=False)
     """
 

@@ -28,6 +28,7 @@ def curve(run: Run, tag: str) -> Points:
         ImportError: If TensorBoard is not installed.
 
     Example:
+        >>> from lightning_onecycle.report.runs import Run
         >>> curve(Run("0-lr=0.1", "completed"), "val/acc")
         []
     """

@@ -34,6 +34,7 @@ class Group:
         runs: The runs, completed or not.
 
     Example:
+        >>> from lightning_onecycle.report.runs import Run
         >>> runs = [Run(str(n), "completed", metrics={"val/acc": n / 4}) for n in (1, 3)]
         >>> group = Group((), tuple(runs))
         >>> group.mean("val/acc"), round(group.std("val/acc"), 3)
@@ -128,6 +129,7 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     _ = Path(directory, "result.json").write_text('{"status": "completed"}')
         ...     print(collect(directory).to_markdown().splitlines()[0])
@@ -192,6 +194,7 @@ def write_results(
 
     Example:
         >>> import tempfile
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     _ = Path(directory, "result.json").write_text('{"status": "completed"}')
         ...     _ = write_results(directory)
