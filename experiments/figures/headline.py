@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -31,7 +31,13 @@ from experiments.rows import Row, add, markdown, quiet, read
 
 EXPERIMENT = "fig5_steps"
 PATH = RESULTS / "headline.csv"
-REGIMES = ("onecycle", "step")
+REGIMES = {
+    "onecycle": ("schedule=onecycle",),
+    "step": ("schedule=step",),
+    # The control: how much of 1cycle's gain is its climb alone?
+    "step_warmed_up": ("schedule=step", "schedule.warmup=0.1"),
+}
+COMPARED = ("onecycle", "step")
 SEEDS = (0, 1, 2)
 FIG5 = "10,000 images"  # the setting that is drawn as Fig. 5
 CHANCE = 0.1  # the accuracy of what has diverged
@@ -86,7 +92,7 @@ def overrides(setting: str, regime: str, steps: int, lr: float, seed: int) -> li
     """Return what to give ``train.py`` for one training."""
     return [
         f"experiment={EXPERIMENT}",
-        f"schedule={regime}",
+        *REGIMES[regime],
         *SETTINGS[setting].overrides,
         f"trainer.max_steps={steps}",
         f"optimizer.lr={lr:g}",
@@ -112,15 +118,18 @@ def measure(setting: str, regime: str, steps: int, rung: int, seed: int) -> Row:
     return row
 
 
-def run(settings: list[str], longest: int | None = None) -> None:
-    """Tune and train both regimes in each setting, from the shortest budget to the longest.
+def run(
+    settings: Sequence[str], longest: int | None = None, regimes: Sequence[str] = COMPARED
+) -> None:
+    """Tune and train the regimes in each setting, from the shortest budget to the longest.
 
     Args:
         settings: Keys of `SETTINGS`.
         longest: Leave out the budgets above so many steps.
+        regimes: Keys of `REGIMES`.
     """
     for setting in settings:
-        for regime in REGIMES:
+        for regime in regimes:
             rung = FIRST_RUNG
             for steps in SETTINGS[setting].budgets:
                 if longest is not None and steps > longest:
@@ -224,7 +233,7 @@ def curves() -> Iterator[tuple[str, Curve, Curve]]:
     """Yield of each setting its name, 1cycle and the standard regime, with the budgets of both."""
     rows = read(PATH)
     for setting in SETTINGS:
-        onecycle, standard = (curve(rows, setting, regime) for regime in REGIMES)
+        onecycle, standard = (curve(rows, setting, regime) for regime in COMPARED)
         both = min(len(onecycle.steps), len(standard.steps))
         if both > 1:
             yield setting, *(Curve(*(part[:both] for part in c)) for c in (onecycle, standard))
@@ -265,6 +274,35 @@ def table() -> str:
             )
             budgets.append({key: str(value) for key, value in row.items()})
     return f"{markdown(lines)}\n\n{markdown(budgets)}\n" if lines else "nothing is finished yet\n"
+
+
+def warm_up() -> list[Row]:
+    """Hold 1cycle against the standard regime with a warm-up, where that has been trained.
+
+    Returns:
+        A row for each setting, of the longest budget that all three regimes have been tuned for.
+    """
+    rows, lines = read(PATH), []
+    for setting in SETTINGS:
+        onecycle, standard, warm = (curve(rows, setting, regime) for regime in REGIMES)
+        budgets = set(onecycle.steps) & set(standard.steps) & set(warm.steps)
+        if not budgets:
+            continue
+        budget = max(budgets)
+        line: Row = {"setting": setting, "steps": budget}
+        for name, regime in (
+            ("standard", standard),
+            ("standard, warmed up", warm),
+            ("1cycle", onecycle),
+        ):
+            line[f"{name} (%)"] = _spread(regime.accuracies[regime.steps.index(budget)])
+        most = budget / onecycle.steps[0]
+        for name, regime in (("standard", standard), ("warmed up", warm)):
+            mean, of_seeds = speed_up(onecycle, regime, budget)
+            each = ", ".join(_ratio(value, most) for value in of_seeds)
+            line[f"times fewer steps than {name}"] = f"{_ratio(mean, most)} ({each})"
+        lines.append(line)
+    return lines
 
 
 def factors(onecycle: Curve, standard: Curve) -> list[Row]:
@@ -312,16 +350,19 @@ def main() -> None:
     )
     parser.add_argument("step", choices=["run", "table"])
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--regimes", nargs="*", default=list(COMPARED), choices=list(REGIMES))
     parser.add_argument("--longest", type=int, help="leave out budgets above so many steps")
     arguments = parser.parse_args()
     quiet()
     if arguments.step == "run":
-        run(arguments.settings, arguments.longest)
+        run(arguments.settings, arguments.longest, arguments.regimes)
     else:
         text = table()
         for name, onecycle, standard in curves():
             if name == FIG5:
                 text = f"{text}\n{markdown(factors(onecycle, standard))}\n"
+        if lines := warm_up():
+            text = f"{text}\n{markdown(lines)}\n"
         print(text)
         draw()
         (RESULTS / "headline.md").write_text(text)
