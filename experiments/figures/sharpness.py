@@ -9,7 +9,7 @@ at three quarters, all from the same peak and the same initial weights. Flat min
 generalize better, and large rates to find them; then it is odd that 1cycle has to end with a rate
 far below that at which it began.
 
-The middle are the points at which 1cycle has three quarters of its peak and more. The claims and
+The middle are the points with three quarters of the largest rate among 1cycle's, and more. The claims and
 the rules of their verdicts were written down before the runs.
 """
 
