@@ -9,8 +9,8 @@ at three quarters, all from the same peak and the same initial weights. Flat min
 generalize better, and large rates to find them; then it is odd that 1cycle has to end with a rate
 far below that at which it began.
 
-The middle are the points with three quarters of the largest rate among 1cycle's, and more. The claims and
-the rules of their verdicts were written down before the runs.
+The middle are the points with three quarters of the largest rate among 1cycle's, and more. The
+claims and the rules of their verdicts were written down before the runs.
 """
 
 from __future__ import annotations
