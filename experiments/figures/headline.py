@@ -1,6 +1,7 @@
 """Fig. 5 and the headline: how many times fewer optimizer steps does 1cycle need?
 
     python -m experiments.figures.headline run      # what is there already is left out
+    python -m experiments.figures.headline run --regimes step_warmed_up     # the control
     python -m experiments.figures.headline table
 
 In each setting 1cycle and the standard regime (a constant learning rate, a tenth of it from half of

@@ -133,8 +133,10 @@ def lenet_factors(regimes: Mapping[str, Lengths]) -> list[dict[str, Any]]:
 
     Steps are interpolated over their logarithm between the lengths that were trained.
     """
-    ((_, target),) = tuned(regimes["1cycle"]).values()
-    lines = []
+    lines: list[dict[str, Any]] = []
+    if not (trained := tuned(regimes["1cycle"])):
+        return lines
+    ((_, target),) = trained.values()
     for name, lengths in regimes.items():
         budgets = [seeds for _, seeds in tuned(lengths).values()]
         if name == "1cycle" or len(budgets) < 2:
