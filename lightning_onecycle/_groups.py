@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -11,31 +13,47 @@ from torch.optim import Optimizer
 from lightning_onecycle._checks import number
 
 Group = dict[str, Any]
+_HOOKS = {
+    f"_optimizer_{what}_{when}_hooks"
+    for what in ("step", "state_dict", "load_state_dict")
+    for when in ("pre", "post")
+}
 
 
 def with_hooks(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer whose ``step`` runs hooks: this one, or the one that it wraps.
+    """Return the optimizer whose steps count: the innermost one that holds the same groups.
 
-    A wrapper that leaves out the constructor of ``Optimizer`` (``PostLocalSGDOptimizer``) has no
-    hooks; it steps an optimizer that has, with the same groups. Lightning's has those of another.
+    A wrapper (SAM, Lookahead, those of timm, Accelerate and Lightning) may take several steps of
+    its own for one that trains, and may run no hooks.
 
     Raises:
-        TypeError: If there is no such optimizer.
+        TypeError: If neither this nor one that it wraps is a torch ``Optimizer``.
     """
-    hooks = getattr(optimizer, "_optimizer_step_post_hooks", None)
-    for inner in vars(optimizer).values():
-        if isinstance(inner, Optimizer) and inner.param_groups is optimizer.param_groups:
-            inner = with_hooks(inner)
-            if hooks is None or hooks is inner._optimizer_step_post_hooks:
-                return inner
-    if hooks is None:
+    seen = [optimizer]
+    while inner := _held_by(seen[-1], seen):
+        seen.append(inner)
+    innermost = seen[-1]
+    if not isinstance(innermost, Optimizer):
         raise TypeError(
-            f"optimizer must have step hooks, and {type(optimizer).__name__} has none: let its"
-            " __init__ call that of torch.optim.Optimizer"
+            f"optimizer must be a torch Optimizer, got {type(innermost).__name__}, which wraps none"
+            " with the same parameter groups: its steps cannot be counted"
         )
-    if not hasattr(type(optimizer).step, "hooked"):
-        optimizer._patch_step_function()  # as zero_grad does for such a wrapper
-    return optimizer
+    if not vars(innermost).keys() >= _HOOKS or not hasattr(type(innermost).step, "hooked"):
+        # Its __init__ has left out that of Optimizer. This adds what is missing, as for a pickle
+        # of an older torch.
+        Optimizer.__setstate__(innermost, {})
+    return innermost
+
+
+def _held_by(optimizer: Any, seen: list[Any]) -> Optimizer | None:
+    """Return an optimizer, not in ``seen``, that this one holds and that has the same groups."""
+    groups = getattr(optimizer, "param_groups", None)
+    for inner in getattr(optimizer, "__dict__", {}).values():
+        if isinstance(inner, Optimizer) and not any(inner is other for other in seen):
+            theirs = inner.param_groups
+            if groups and len(groups) == len(theirs) and all(map(is_, groups, theirs)):
+                return inner
+    return None
 
 
 def check_lrs(optimizer: Optimizer) -> None:
@@ -51,6 +69,44 @@ def check_lrs(optimizer: Optimizer) -> None:
                 f"lr must be a number in each parameter group of {type(optimizer).__name__}, as a"
                 f" tensor a floating-point one, got {lr!r} in group {index}"
             )
+
+
+def undo_schedulers(optimizer: Optimizer) -> str:
+    """Put each group back to what it was before a scheduler was built on the optimizer.
+
+    torch's schedulers keep the learning rate that they found as ``initial_lr``, and those that are
+    given a peak keep it as ``max_lr`` (OneCycleLR, CyclicLR). The last two also overwrite the
+    momentum, which the optimizer's defaults still have.
+
+    Returns:
+        Where the learning rate of the largest group comes from.
+    """
+    sources = {}
+    for group in optimizer.param_groups:
+        source = next((key for key in ("max_lr", "initial_lr") if key in group), "lr")
+        lr = float(group[source])
+        sources[lr] = source
+        set_lr(group, lr)
+        for name in ("betas", "momentum") if "base_momentum" in group else ():
+            if name in group and name in optimizer.defaults:
+                group[name] = optimizer.defaults[name]
+    return sources[max(sources)]
+
+
+def own_lrs(groups: list[Group]) -> list[float]:
+    """Return each group's own learning rate, times its ``lr_scale``.
+
+    timm and others build layer-wise groups with one rate for all and a factor for each, which their
+    schedulers multiply by. Rates that are in proportion to the factors have them already.
+    """
+    lrs = [float(group["lr"]) for group in groups]
+    scales = [float(group.get("lr_scale", 1.0)) for group in groups]
+    in_proportion = all(
+        math.isclose(lr * scales[0], lrs[0] * scale) for lr, scale in zip(lrs, scales, strict=True)
+    )
+    if in_proportion and len(set(lrs)) > 1:
+        return lrs
+    return [lr * scale for lr, scale in zip(lrs, scales, strict=True)]
 
 
 def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[float]:

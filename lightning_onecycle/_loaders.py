@@ -79,6 +79,14 @@ def batches_with(trainer: Trainer, size: int) -> int | float:
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 
 
+def batch_size_of(loader: Any) -> int | None:
+    """Return the batch size of a loader, or of its batch sampler, or None where there is none."""
+    size = getattr(loader, "batch_size", None)
+    if size is None:
+        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
 def _size_in(loader: Any) -> int | None:
     sampler = getattr(loader, "batch_sampler", None)
     if isinstance(loader, DataLoader) and isinstance(sampler, BatchSampler):

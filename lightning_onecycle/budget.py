@@ -10,8 +10,10 @@ import math
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
 from lightning_onecycle._lightning import both
+from lightning_onecycle._loaders import batch_size_of
 from lightning_onecycle.batch_size import BatchSizeSchedule
 
 
@@ -32,10 +34,15 @@ def steps_in_epochs(trainer: Trainer, first_epoch: int = 0) -> int | None:
 
 def batches_in(trainer: Trainer, epoch: int) -> int | float:
     """Return the batches of an epoch: those of the present loader, or as its batch size will be."""
+    callback = _changes_batch_size(trainer)
+    return callback.batches_in(trainer, epoch) if callback else trainer.num_training_batches
+
+
+def _changes_batch_size(trainer: Trainer) -> BatchSizeSchedule | None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, BatchSizeSchedule):
-            return callback.batches_in(trainer, epoch)
-    return trainer.num_training_batches
+            return callback
+    return None
 
 
 def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
@@ -69,9 +76,32 @@ def _steps_in_this_epoch(trainer: Trainer) -> int:
     if epoch.ready == epoch.processed:  # type: ignore[attr-defined] # between two epochs
         return 0
     batches = trainer.fit_loop.epoch_loop.batch_progress
+    done = batches.current.completed
+    if done == batches.current.processed - 1 == batches.current.ready - 1:
+        done += 1  # saved at the end of a batch, which Lightning does not repeat
     accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
-    steps = batches.current.ready / accumulation
-    return math.ceil(steps) if batches.is_last_batch else math.floor(steps)
+    # A batch that raised is begun, but not done: a resumed run begins with it.
+    if batches.is_last_batch and done == batches.current.ready:
+        return math.ceil(done / accumulation)
+    return done // accumulation
+
+
+def epoch_size(trainer: Trainer, epoch: int) -> dict[str, int] | None:
+    """Return the optimizer steps of an epoch and the effective batch size, or None if unknown.
+
+    Both are those of the present loader, over all devices and accumulated batches.
+    """
+    loaders = CombinedLoader(trainer.train_dataloader).flattened
+    sizes = {batch_size_of(loader) for loader in loaders}
+    batches = trainer.num_training_batches
+    if len(sizes) != 1 or None in sizes or math.isinf(batches) or _changes_batch_size(trainer):
+        return None
+    accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(epoch)
+    return {
+        "epoch": epoch,
+        "steps": math.ceil(batches / accumulation),
+        "batch_size": sizes.pop() * trainer.world_size * accumulation,  # type: ignore[operator]
+    }
 
 
 def time_limit(trainer: Trainer) -> Timer | None:

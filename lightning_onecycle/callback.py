@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from lightning.fabric.utilities import rank_zero_info
+from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, known, number, whole
-from lightning_onecycle._lightning import Callback, both
+from lightning_onecycle._installed import Installed
+from lightning_onecycle._lightning import Callback
+from lightning_onecycle._resume import (
+    go_on_after,
+    is_of_other_schedulers,
+    keep_fraction,
+    steps_taken,
+)
+from lightning_onecycle._schedule_log import ScheduleLog
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import one_cycle
 
-_POINTS_LOGGED = 200
 # Stands until the loaders are known; no step is taken under it.
 _PROVISIONAL_STEPS = 1000
+# With fewer, a phase has one step or none.
+_FEWEST_STEPS = 10
+
+
+class HasSuggestion(Protocol):
+    """An `LRCurve`, or what else suggests a peak."""
+
+    def suggest(self) -> Any:
+        """Return the peak as ``lr``, or None there, and the ``reason``."""
 
 
 class ScheduleCallback(Callback):
@@ -46,14 +57,19 @@ class ScheduleCallback(Callback):
             manual optimization, and for a loader without a length if there is no ``max_steps``.
         max_lr: None: the ``lr`` that each optimizer was given is the peak. A number: the peak of
             the optimizer's largest group; the others keep their ratio to it. A sequence: one peak
-            for each parameter group of the one optimizer.
+            for each parameter group of the one optimizer. An `LRCurve`: what it suggests.
         budget: ``"steps"``, or ``"time"``: the schedule ends when the trainer's ``max_time`` does,
             at whatever pace the steps are taken.
 
+        own_schedulers: What becomes of schedulers that the module brings: ``"replace"``, as
+            Lightning's ``StochasticWeightAveraging`` does, with one line that says which and what
+            the peak is: the ``max_lr`` of OneCycleLR and CyclicLR, or else the ``lr`` that the
+            optimizer had before. ``"refuse"`` raises.
+
     Raises:
-        ValueError: If an argument is out of range.
-        MisconfigurationException: At fit start, if the module brings a scheduler of its own, or the
-            length of the run cannot be known.
+        ValueError: If an argument is out of range, or a curve suggests no peak.
+        MisconfigurationException: At fit start, if there is no optimizer, or the length of the run
+            cannot be known.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -66,66 +82,79 @@ class ScheduleCallback(Callback):
         schedule: Schedule,
         *,
         total_steps: int | None = None,
-        max_lr: float | Sequence[float] | None = None,
+        max_lr: float | Sequence[float] | HasSuggestion | None = None,
         budget: Literal["steps", "time"] = "steps",
+        own_schedulers: Literal["replace", "refuse"] = "replace",
     ) -> None:
         super().__init__()
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         self.schedule = schedule
         self.total_steps = None if total_steps is None else whole("total_steps", total_steps, 1)
-        max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
-        if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
-            max_lr = [
-                number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)
-            ]
-        elif max_lr is not None:
-            max_lr = number("max_lr", max_lr, "> 0", lambda v: v > 0)
-        self.max_lr = max_lr
+        self.max_lr = _checked_peak(max_lr)
         self.budget = choice("budget", budget, ("steps", "time"))
+        self.own_schedulers = choice("own_schedulers", own_schedulers, ("replace", "refuse"))
         if self.budget == "time" and self.total_steps is not None:
             raise ValueError(f"total_steps must be None with budget='time', got {total_steps}")
-        self._configs: list[LRSchedulerConfig] = []
+        self._installed: Installed | None = None
         self._last_global_step: int | None = None
-        self._logged = -1
+        self._log = ScheduleLog()
+        self._told_idle = False
+        self._batches = 0  # in the present epoch
+        self._epoch_began_at: list[int] = []
+        self._epoch_size: dict[str, int] | None = None
+        self._saved: dict[str, Any] = {}  # the state that a checkpoint brought
+        self._steps_taken: list[int] = []  # by each optimizer, as a foreign checkpoint has it
 
     @property
     def schedulers(self) -> list[ScheduleLR]:
         """The scheduler of each optimizer, during a fit."""
-        return [config.scheduler for config in self._configs]  # type: ignore[misc]
+        return [] if self._installed is None else self._installed.schedulers
 
     # ---- installing -------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot go right, and install a `ScheduleLR` on each optimizer."""
-        self._refuse(trainer, pl_module)
+        self.check(trainer, pl_module)
         # The checkpoint of a resumed run is restored after this hook, into these schedulers too.
-        # Lightning never calls step() at this frequency, nor a module's own lr_scheduler_step.
-        self._configs = [
-            LRSchedulerConfig(
-                ScheduleLR(
-                    optimizer,
-                    self.schedule,
-                    self.total_steps or _PROVISIONAL_STEPS,
-                    max_lr=self.max_lr,
-                ),
-                interval="step",
-                frequency=sys.maxsize,
-            )
-            for optimizer in trainer.optimizers
-        ]
-        trainer.strategy.lr_scheduler_configs.extend(self._configs)
+        self._installed = Installed(
+            trainer,
+            lambda optimizer: ScheduleLR(
+                optimizer,
+                self.schedule,
+                self.total_steps or _PROVISIONAL_STEPS,
+                max_lr=self.max_lr,
+            ),
+            type(self).__name__,
+            peak_is_given=self.max_lr is not None,
+        )
         self._last_global_step = None
-        self._logged = -1
+        self._log = ScheduleLog()
+        self._told_idle = False
 
-    def _refuse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot go right with these optimizers.
+
+        Args:
+            trainer: A trainer whose optimizers are set up.
+            pl_module: What it trains.
+
+        Raises:
+            MisconfigurationException: With what to do.
+        """
         name = type(self).__name__
-        if trainer.lr_scheduler_configs:
+        others = [c for c in trainer.callbacks if isinstance(c, ScheduleCallback) and c is not self]  # type: ignore[attr-defined]
+        if others:
+            raise MisconfigurationException(
+                f"{name} and {type(others[0]).__name__} would both write the learning rate: leave"
+                " one of them out of the trainer's callbacks."
+            )
+        if trainer.lr_scheduler_configs and self.own_schedulers == "refuse":
             other = type(trainer.lr_scheduler_configs[0].scheduler).__name__
             raise MisconfigurationException(
-                f"{name} found a scheduler on the optimizer already: {other}. Two of them would"
-                " write the same learning rate. Let configure_optimizers return only the optimizer,"
-                f" or leave {name} out."
+                f"{name}(own_schedulers='refuse') found a scheduler of the module, {other}. Let"
+                " configure_optimizers return only the optimizer, or have it replaced with"
+                " own_schedulers='replace'."
             )
         # Lightning puts an optimizer without groups where the module has none.
         if not any(optimizer.param_groups for optimizer in trainer.optimizers):
@@ -145,17 +174,82 @@ class ScheduleCallback(Callback):
                 f"{name}(budget='time') needs Trainer(max_time=...), which says when the time ends."
             )
 
+    def check_length(self, trainer: Trainer) -> None:
+        """Refuse a fit whose number of optimizer steps cannot be known.
+
+        Args:
+            trainer: A trainer whose loaders are set up.
+
+        Raises:
+            MisconfigurationException: With what to give.
+        """
+        if self.total_steps is not None or self.budget == "time":
+            return
+        if budgets.steps_left(trainer, epoch_starts=False) is None:
+            name = type(self).__name__
+            raise MisconfigurationException(
+                f"{name} cannot know how many optimizer steps this fit will take: its training"
+                " loader has no length, or there is no end of it. Give one of"
+                " Trainer(limit_train_batches=...) with a number of batches for each epoch,"
+                f" {name}(total_steps=...), Trainer(max_steps=...), or Trainer(max_time=...) with"
+                f" {name}(budget='time')."
+            )
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers; their last values stay."""
         for scheduler in self.schedulers:
             scheduler.detach()
-        self._configs = []
+        self._installed = None
+        self._saved, self._steps_taken = {}, []
+
+    # ---- checkpoints ------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what Lightning does not save with the schedulers."""
+        unlisted = [] if self._installed is None else self._installed.unlisted()
+        state = {
+            "epoch_size": self._epoch_size,
+            "unlisted": [scheduler.state_dict() for scheduler in unlisted],
+        }
+        return {key: value for key, value in state.items() if value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the schedulers are there."""
+        self._saved = dict(state_dict)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the steps taken as the position, from a checkpoint of a run without this callback.
+
+        The states of its schedulers say nothing to ours.
+        """
+        if trainer.state.fn == "fit" and is_of_other_schedulers(checkpoint):
+            self._steps_taken = steps_taken(checkpoint)
+            checkpoint["lr_schedulers"] = []
+
+    def _restore(self, trainer: Trainer) -> None:
+        assert self._installed is not None
+        states = self._saved.get("unlisted", [])
+        for scheduler, state in zip(self._installed.unlisted(), states, strict=False):
+            scheduler.load_state_dict(state)
+        go_on_after(self._steps_taken, self.schedulers, type(self).__name__)
+        if "epoch_size" in self._saved and self.total_steps is None and self.budget == "steps":
+            keep_fraction(trainer, self.schedulers[0], self._saved["epoch_size"])
 
     # ---- planning ---------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plan the run: the loaders are final, and a checkpoint is restored."""
+        self._restore(trainer)
         self._plan(trainer, epoch_starts=False)
+        total = self.schedulers[0].total_steps
+        few = total < _FEWEST_STEPS and len(self.schedule.phases) > 1
+        if few and self.budget == "steps" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"{type(self).__name__} has {total} optimizer steps to lay its schedule over: with"
+                f" fewer than {_FEWEST_STEPS} it may miss its peak or its end."
+            )
         if self.total_steps is not None and pl_module.automatic_optimization:
             left = budgets.steps_left(trainer, epoch_starts=False)
             end = None if left is None else self.schedulers[0].last_epoch + left
@@ -165,10 +259,12 @@ class ScheduleCallback(Callback):
                     f" the schedule {'is cut off' if end < self.total_steps else 'holds its end'}."
                 )
         if self.budget == "steps":
-            self._log_figure(trainer)
+            self._log.figure(trainer, self.schedulers[0])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plan again: an epoch may have been cut short, or the data may have grown."""
+        self._follow(trainer)
+        self._epoch_began_at, self._batches = self._positions(), 0
         before = self.schedulers[0].total_steps
         self._plan(trainer, epoch_starts=True)
         now = self.schedulers[0].total_steps
@@ -176,18 +272,12 @@ class ScheduleCallback(Callback):
             rank_zero_info(f"The schedule is laid over {now} optimizer steps now, not {before}.")
 
     def _plan(self, trainer: Trainer, *, epoch_starts: bool) -> None:
+        self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
         if self.total_steps is not None:
             return
+        self.check_length(trainer)
         left = budgets.steps_left(trainer, epoch_starts=epoch_starts)
         self._last_global_step = None if left is None else trainer.global_step + left
-        if left is None and self.budget == "steps":
-            name = type(self).__name__
-            raise MisconfigurationException(
-                f"{name} cannot know how many optimizer steps this fit will take: its training"
-                " loader has no length, or there is no end of it. Give one of"
-                f" {name}(total_steps=...), Trainer(max_steps=...), or Trainer(max_time=...) with"
-                f" {name}(budget='time')."
-            )
         self._adjust(trainer)
 
     def _adjust(self, trainer: Trainer) -> None:
@@ -213,44 +303,51 @@ class ScheduleCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the plan in line with the steps taken, and log the values of the step to come."""
-        for config, scheduler in zip(self._configs, self.schedulers, strict=True):
-            if not any(config is installed for installed in trainer.lr_scheduler_configs):
-                scheduler.detach()
+        self._follow(trainer)
         if self.total_steps is None and self.schedulers[0].attached:
             self._adjust(trainer)
-        self._log_values(trainer)
+        self._batches += 1
+        self._log.values(trainer, self.schedulers)
 
-    # ---- logging ----------------------------------------------------------------------------
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Schedule an optimizer that was put in since the batch began; this is its first step."""
+        for scheduler in self._installed.follow(trainer) if self._installed else ():
+            scheduler.count_present_step()
 
-    def _log_values(self, trainer: Trainer) -> None:
-        first = self.schedulers[0]
-        position = first.last_epoch
-        if not trainer.loggers or position == self._logged:
-            return
-        stride = max(first.total_steps // _POINTS_LOGGED, 1)
-        if position % stride and not first.turns_at(position):
-            return
-        self._logged = position
-        # The axis that Lightning has for what a module logs during this step.
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped
-        metrics = {}
-        for index, scheduler in enumerate(self.schedulers):
-            suffix = f"-{index}" if index else ""
-            for tag, value in scheduler.values().items():
-                metrics[tag.replace("/", f"{suffix}/") if "/" in tag else tag + suffix] = value
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=step)
+    def _follow(self, trainer: Trainer) -> None:
+        if self._installed is not None:
+            self._installed.follow(trainer)
 
-    @rank_zero_only
-    def _log_figure(self, trainer: Trainer) -> None:
-        loggers = [log for log in trainer.loggers if isinstance(log, both(TensorBoardLogger))]
-        if not loggers or find_spec("matplotlib") is None:
-            return
-        scheduler = self.schedulers[0]
-        peak = max(scheduler.max_lrs)
-        axes = plot_schedule(self.schedule, scheduler.total_steps, max_lr=peak)
-        for logger in loggers:
-            logger.experiment.add_figure("schedule", axes.figure, trainer.global_step)
+    # ---- what does not move -----------------------------------------------------------------
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn, once, where batches were trained on and no optimizer step was counted."""
+        stands = self._positions() == self._epoch_began_at and self.schedulers[0].attached
+        if stands and self._batches and not self._told_idle:
+            self._told_idle = True
+            first = self.schedulers[0]
+            rank_zero_warn(
+                f"No optimizer step was counted in epoch {trainer.current_epoch}: the schedule"
+                f" stands at step {first.last_epoch} of {first.total_steps}. Either the optimizer"
+                " took none, or it is stepped in a way that runs no hooks."
+            )
+
+    def _positions(self) -> list[int]:
+        return [scheduler.last_epoch for scheduler in self.schedulers]
+
+
+def _checked_peak(max_lr: Any) -> Any:
+    if hasattr(max_lr, "suggest"):
+        suggestion = max_lr.suggest()
+        if suggestion.lr is None:
+            raise ValueError(f"max_lr must have a suggestion, got none: {suggestion.reason}")
+        return float(suggestion.lr)
+    max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
+    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
+        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
+    return None if max_lr is None else number("max_lr", max_lr, "> 0", lambda v: v > 0)
 
 
 class OneCycle(ScheduleCallback):
@@ -260,13 +357,14 @@ class OneCycle(ScheduleCallback):
         max_lr: The peak. None: the ``lr`` that the optimizer was given. See `ScheduleCallback`.
         total_steps: Optimizer steps in the run. None: found out.
         budget: ``"steps"`` or ``"time"``.
+        own_schedulers: ``"replace"`` or ``"refuse"``.
         **one_cycle_arguments: ``pct_start``, ``pct_final``, ``div_factor``, ``final_div_factor``,
             ``anneal``, ``cycle_momentum``, ``base_momentum`` and ``max_momentum``, as `one_cycle`
             takes them.
 
     Raises:
         TypeError: If there is no such argument.
-        ValueError: If an argument is out of range.
+        ValueError: If an argument is out of range, or a curve suggests no peak.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -275,13 +373,18 @@ class OneCycle(ScheduleCallback):
 
     def __init__(
         self,
-        max_lr: float | Sequence[float] | None = None,
+        max_lr: float | Sequence[float] | HasSuggestion | None = None,
         *,
         total_steps: int | None = None,
         budget: Literal["steps", "time"] = "steps",
+        own_schedulers: Literal["replace", "refuse"] = "replace",
         **one_cycle_arguments: Any,
     ) -> None:
         known("OneCycle", one_cycle_arguments, one_cycle)
         super().__init__(
-            one_cycle(**one_cycle_arguments), total_steps=total_steps, max_lr=max_lr, budget=budget
+            one_cycle(**one_cycle_arguments),
+            total_steps=total_steps,
+            max_lr=max_lr,
+            budget=budget,
+            own_schedulers=own_schedulers,
         )

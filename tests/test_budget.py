@@ -11,8 +11,10 @@ from lightning_onecycle import budget
 
 def trainer(batches=10, max_epochs=4, accumulate=1, done=None, callbacks=(), **now):
     """What the functions look at; ``done`` batches of the present epoch, None at its start."""
+    batches_done = done or 10
     progress = SimpleNamespace(
-        is_last_batch=done is None, current=SimpleNamespace(ready=done or 10)
+        is_last_batch=done is None,
+        current=SimpleNamespace(ready=batches_done, processed=batches_done, completed=batches_done),
     )
     return SimpleNamespace(
         num_training_batches=batches,

@@ -391,18 +391,18 @@ class Manual(Tiny):
     [
         (
             with_scheduler(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1)),
-            [OneCycle()],
-            "OneCycle found a scheduler on the optimizer already: StepLR",
+            [OneCycle(own_schedulers="refuse")],
+            r"OneCycle\(own_schedulers='refuse'\) found a scheduler of the module, StepLR",
         ),
         (
             Tiny(lambda parameters: scheduler_config(sgd(parameters), one_cycle(), 12)),
-            [OneCycle()],
-            "OneCycle found a scheduler on the optimizer already: ScheduleLR",
+            [OneCycle(own_schedulers="refuse")],
+            "found a scheduler of the module, ScheduleLR",
         ),
         (
             Tiny(),
             [OneCycle(), ScheduleCallback(step_decay())],
-            "ScheduleCallback found a scheduler on the optimizer already: ScheduleLR",
+            "OneCycle and ScheduleCallback would both write the learning rate",
         ),
         (Tiny(lambda _: None), [OneCycle()], "OneCycle needs an optimizer; the module has none"),
         (Manual(), [OneCycle()], r"give OneCycle\(total_steps=...\), counted for each optimizer"),

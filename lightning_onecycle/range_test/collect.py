@@ -16,11 +16,12 @@ from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
 from lightning_onecycle._lightning import package
+from lightning_onecycle._loaders import batch_size_of
+from lightning_onecycle._writer import writer_of
 from lightning_onecycle.budget import accumulation_plan
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.scheduler import _last_writer_of
 
 # What schedulers leave in a group, and what is written down by itself.
 _NOT_A_SETTING = {
@@ -48,7 +49,7 @@ def conditions_of(
     momentum = None if schedule is None else schedule.peak_momentum
     own = _groups.momentum(optimizer.param_groups[0])
     loaders = CombinedLoader(trainer.train_dataloader).flattened
-    sizes = {_batch_size(loader) for loader in loaders}
+    sizes = {batch_size_of(loader) for loader in loaders}
     clip, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
     networks = [
         f"{name}={type(child).__name__}"
@@ -125,10 +126,10 @@ def check_peak(
 
 
 def _settings(optimizer: Optimizer) -> tuple[dict[str, Any], ...]:
-    writer = _last_writer_of(optimizer)
+    writer = writer_of(optimizer)
     groups = optimizer.param_groups
-    peaks = [float(group["lr"]) for group in groups] if writer is None else writer.max_lrs
-    decays = [None] * len(groups) if writer is None else writer._weight_decays
+    peaks = [float(group["lr"]) for group in groups] if writer is None else writer.peaks.lrs
+    decays = [None] * len(groups) if writer is None else writer.peaks.decays
     settings = []
     for group, peak, decay in zip(groups, peaks, decays, strict=False):
         values = {name: value for name, value in group.items() if name not in _NOT_A_SETTING}
@@ -154,13 +155,6 @@ def _data_settings(trainer: Trainer, loaders: list[Any]) -> dict[str, Any]:
         "limit_train_batches": repr(trainer.limit_train_batches),
         "overfit_batches": repr(trainer.overfit_batches),  # type: ignore[attr-defined]
     }
-
-
-def _batch_size(loader: Any) -> int | None:
-    size = getattr(loader, "batch_size", None)
-    if size is None:
-        size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
-    return size if isinstance(size, int) else None
 
 
 def _text(schedule: Schedule) -> str:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
 from lightning_onecycle._lightning import Callback
+from lightning_onecycle._writer import writer_of
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.collect import conditions_of
@@ -25,7 +26,7 @@ from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.loops import loop_for
 from lightning_onecycle.range_test.stopping import Divergence
-from lightning_onecycle.scheduler import ScheduleLR, _last_writer_of
+from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import lr_range
 
 _VALIDATIONS = 20
@@ -136,7 +137,7 @@ class RangeTest(Callback):
         _groups.unshare(optimizer.param_groups, "lr", optimizer.defaults.get("lr"))
         momentum = self._momentum_at_the_peak(trainer, optimizer)
         scheduled = bool(trainer.lr_scheduler_configs)
-        previous = _last_writer_of(optimizer)
+        previous = writer_of(optimizer)
         for group in optimizer.param_groups:
             if scheduled and previous is None:
                 # Schedulers that start low have done so already. Ratios are those of the peaks.
@@ -168,7 +169,7 @@ class RangeTest(Callback):
 
     def _momentum_at_the_peak(self, trainer: Trainer, optimizer: Optimizer) -> float | None:
         if self.schedule is None:
-            writer = _last_writer_of(optimizer)
+            writer = writer_of(optimizer)
             if self.schedule_callbacks:
                 self.schedule = self.schedule_callbacks[0].schedule
             elif writer is not None:

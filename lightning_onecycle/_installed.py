@@ -1,0 +1,138 @@
+"""The schedulers of a trainer: a `ScheduleLR` for each optimizer, in place of the module's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any
+
+from lightning.fabric.utilities import rank_zero_info
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.types import LRSchedulerConfig
+from torch.optim import Optimizer
+
+from lightning_onecycle import _groups
+from lightning_onecycle.scheduler import ScheduleLR
+
+# With this frequency Lightning never calls step(), nor a module's own lr_scheduler_step.
+_NEVER_STEPPED: dict[str, Any] = {"interval": "step", "frequency": sys.maxsize}
+_SOURCES = {
+    "lr": "the lr of the optimizer",
+    "initial_lr": "the lr of the optimizer before (its initial_lr)",
+    "max_lr": "its max_lr",
+}
+
+
+class Installed:
+    """A `ScheduleLR` on each optimizer of a trainer, which the trainer saves and restores.
+
+    A module that brings schedulers of its own finds ours in their places: ``lr_schedulers()`` has
+    as many, and the names that ``LearningRateMonitor`` logs are the same.
+
+    Args:
+        trainer: A trainer whose optimizers are set up.
+        make: Makes the scheduler of an optimizer.
+        owner: Who replaces the module's schedulers, for the line that says so.
+        peak_is_given: Whether ``make`` gives peaks, so that they are not the optimizer's.
+
+    Attributes:
+        schedulers: One for each optimizer.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        make: Callable[[Optimizer], ScheduleLR],
+        owner: str,
+        *,
+        peak_is_given: bool,
+    ) -> None:
+        self._make, self._owner, self._peak_is_given = make, owner, peak_is_given
+        self.schedulers: list[ScheduleLR] = []
+        self._install(trainer)
+
+    def _install(self, trainer: Trainer) -> None:
+        strategy, earlier = trainer.strategy, self.schedulers
+        theirs = [c for c in strategy.lr_scheduler_configs if c.scheduler not in earlier]
+        kept = {id(scheduler.optimizer): scheduler for scheduler in earlier}
+        self.schedulers = [
+            kept.get(id(optimizer)) or self._replace(optimizer, theirs)
+            for optimizer in trainer.optimizers
+        ]
+        ours = {id(scheduler.optimizer): scheduler for scheduler in self.schedulers}
+        if theirs:
+            strategy.lr_scheduler_configs = [
+                replace(
+                    config,
+                    scheduler=ours[id(config.scheduler.optimizer)],
+                    reduce_on_plateau=False,
+                    monitor=None,
+                    **_NEVER_STEPPED,
+                )
+                for config in theirs
+            ]
+        else:
+            strategy.lr_scheduler_configs = [
+                LRSchedulerConfig(scheduler, **_NEVER_STEPPED) for scheduler in self.schedulers
+            ]
+        self._listed = [config.scheduler for config in strategy.lr_scheduler_configs]
+
+    def _replace(self, optimizer: Optimizer, theirs: list[LRSchedulerConfig]) -> ScheduleLR:
+        found = [c.scheduler for c in theirs if c.scheduler.optimizer is optimizer]
+        foreign = [scheduler for scheduler in found if not isinstance(scheduler, ScheduleLR)]
+        source = _SOURCES[_groups.undo_schedulers(optimizer)] if foreign else "its peak"
+        scheduler = self._make(optimizer)
+        if found:
+            names = " and ".join(type(scheduler).__name__ for scheduler in found)
+            rank_zero_info(
+                f"{self._owner} replaces the {names} of {type(optimizer).__name__}: the peak is"
+                f" {max(scheduler.max_lrs):g},"
+                f" {'as given' if self._peak_is_given else source}."
+            )
+        return scheduler
+
+    def unlisted(self) -> list[ScheduleLR]:
+        """Return those that have no place among the module's, so that no one else saves them."""
+        return [scheduler for scheduler in self.schedulers if scheduler not in self._listed]
+
+    def follow(self, trainer: Trainer) -> list[ScheduleLR]:
+        """Keep up with what other code does to the trainer's optimizers and schedulers.
+
+        An optimizer that is new gets a scheduler, which goes on where that of its place was. One
+        whose scheduler was replaced (``StochasticWeightAveraging`` does it) is left alone.
+
+        Returns:
+            The schedulers that are new.
+        """
+        before = self.schedulers
+        present = [scheduler.optimizer for scheduler in before]
+        if len(present) != len(trainer.optimizers) or any(
+            a is not b for a, b in zip(present, trainer.optimizers, strict=True)
+        ):
+            self._install(trainer)
+            new = [scheduler for scheduler in self.schedulers if scheduler not in before]
+            for scheduler, earlier in zip_longest(self.schedulers, before):
+                if scheduler in new:
+                    earlier = earlier or before[-1]
+                    scheduler.total_steps = earlier.total_steps
+                    scheduler.move_to(earlier.last_epoch)
+                    rank_zero_info(
+                        f"{self._owner} goes on with another optimizer,"
+                        f" {type(scheduler.optimizer).__name__}, after {earlier.last_epoch} of"
+                        f" {earlier.total_steps} steps: its peak is {max(scheduler.max_lrs):g}."
+                    )
+            for scheduler in before:
+                if scheduler not in self.schedulers:
+                    scheduler.detach()
+            return new
+        installed = [config.scheduler for config in trainer.lr_scheduler_configs]
+        for scheduler in self._listed:
+            if scheduler.attached and scheduler not in installed:
+                scheduler.detach()
+                rank_zero_info(
+                    f"Another scheduler took the place of {self._owner}'s: the schedule stops after"
+                    f" {scheduler.last_epoch} of {scheduler.total_steps} steps."
+                )
+        return []

@@ -1,0 +1,144 @@
+"""Peak and weight decay of each parameter group: what the factors of a schedule multiply."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import is_
+from typing import Any
+
+from lightning.fabric.utilities import rank_zero_warn
+from torch.optim import Optimizer
+
+from lightning_onecycle import _groups
+
+
+class Peaks:
+    """Peaks and weight decays, read from an optimizer's groups when a schedule is laid over them.
+
+    Args:
+        optimizer: Whose groups are read.
+        max_lr: As for `ScheduleLR`.
+        previous: What the writer before has, where there was one.
+
+    Attributes:
+        lrs: The peak of each group.
+        decays: The weight decay of each group, None where it has none.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, max_lr: float | Sequence[float] | None, previous: Peaks | None
+    ) -> None:
+        groups = optimizer.param_groups
+        own = _groups.own_lrs(groups)
+        self.decays = [_groups.weight_decay(group) for group in groups]
+        self._read = [float(group["lr"]) for group in groups]
+        self.uses_lr_scale = own != self._read
+        self._has_stepped = bool(optimizer.state)
+        if previous is not None:
+            previous._hand_over(groups, own, self.decays)
+        self._max_lr = max_lr
+        self.lrs = _groups.peaks(own, max_lr)
+        self._scale = max(self.lrs) / max(own) if max(own) > 0 else 1.0
+        self._number_at_first = len(own)
+        self.first_lrs: list[float] = []  # what the groups get first, set by the writer
+        self._params = [group["params"] for group in groups]
+        self.written: list[_groups.Group] = []
+        self._stamps: list[Any] = []
+        self._decays_now = list(self.decays)
+
+    def remember(self, groups: list[_groups.Group]) -> None:
+        """Remember the rates that were written, to see later whether other code changes them."""
+        self.written = list(groups)
+        self._stamps = [_groups.stamp(group) for group in groups]
+
+    def remember_decays(self, groups: list[_groups.Group]) -> None:
+        """Remember the weight decays that were written."""
+        self._decays_now = [_groups.weight_decay(group) for group in groups]
+
+    def are_others(self, groups: list[_groups.Group]) -> bool:
+        """Whether groups were added, or replaced as the loading of a state does."""
+        written = self.written
+        return len(groups) != len(written) or not all(map(is_, groups, written))
+
+    def changed(self, groups: list[_groups.Group]) -> float | None:
+        """Return the first learning rate that is not what was written, or None."""
+        for group, stamp in zip(groups, self._stamps, strict=True):
+            if _groups.stamp(group) != stamp:
+                return float(group["lr"])
+        return None
+
+    def _hand_over(
+        self, groups: list[_groups.Group], lrs: list[float], decays: list[float | None]
+    ) -> None:
+        """Put what it has in place of ``lrs`` and ``decays``, but not of what was set by hand.
+
+        A group is known by its parameters: others may have been added or removed.
+        """
+        known = {
+            id(params): index for index, params in enumerate(self._params[: len(self._stamps)])
+        }
+        for index, group in enumerate(groups):
+            before = known.get(id(group["params"]))
+            if before is not None:
+                if _groups.stamp(group) == self._stamps[before]:
+                    lrs[index] = self.lrs[before]
+                if decays[index] == self._decays_now[before]:
+                    decays[index] = self.decays[before]
+
+    def adopt(self, optimizer: Optimizer, factor: float) -> None:
+        """Take in groups that were added since.
+
+        Args:
+            optimizer: The optimizer.
+            factor: The schedule's at its present position.
+        """
+        for group in optimizer.param_groups[len(self.lrs) :]:
+            lr = float(group["lr"])
+            if lr == optimizer.defaults.get("lr"):
+                peak = lr * self._scale
+            else:
+                # Given as it is to be now, in proportion to the other groups' present values.
+                peak = lr / factor if factor > 0 else lr
+            self.lrs.append(peak)
+            self.first_lrs.append(lr)
+            self.decays.append(_groups.weight_decay(group))
+            self._decays_now.append(self.decays[-1])
+            self._params.append(group["params"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return them as plain numbers."""
+        return {
+            "max_lrs": list(self.lrs),
+            "weight_decays": list(self.decays),
+            "first_lrs": list(self.first_lrs),
+            "groups_when_built": self._number_at_first,
+        }
+
+    def load_state_dict(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Take those of groups that were added after the saved ones were read.
+
+        Those of the other groups stay what they are, unless what was read is no peak.
+        """
+        peaks = list(state.get("max_lrs", self.lrs))
+        decays = list(state.get("weight_decays", self.decays))
+        first_lrs = list(state.get("first_lrs", self.first_lrs))
+        kept = state.get("groups_when_built", self._number_at_first)
+        own, default = self._read, optimizer.defaults.get("lr")
+        if own == first_lrs and any(lr != default for lr in own):
+            # A finetuning callback has rebuilt the groups with what they held first.
+            self._number_at_first = kept
+            peaks, kept = _groups.peaks(peaks, self._max_lr), 0
+        elif own == state.get("lrs") != peaks:
+            # The optimizer's state was loaded before the peaks were read.
+            peaks, kept = _groups.peaks(peaks, self._max_lr), 0
+        elif self._has_stepped and "max_lrs" in state and self.lrs != peaks:
+            rank_zero_warn(
+                f"The peaks of the {type(optimizer).__name__} were read after its state had been"
+                f" loaded: they are {self.lrs}, and the checkpoint's are {peaks}. Build ScheduleLR"
+                " before you load the optimizer's state, or give max_lr."
+            )
+        groups = optimizer.param_groups
+        self.lrs = (self.lrs[:kept] + peaks[kept:])[: len(groups)]
+        self.decays = (self.decays[:kept] + decays[kept:])[: len(groups)]
+        self.first_lrs = first_lrs
+        self._params = [group["params"] for group in groups][: len(self.lrs)]

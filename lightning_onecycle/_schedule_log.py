@@ -1,0 +1,59 @@
+"""What a schedule leaves in the loggers: its values at about 200 steps, and a picture of it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_onecycle._lightning import both
+from lightning_onecycle.plots import plot_schedule
+from lightning_onecycle.scheduler import ScheduleLR
+
+_POINTS_LOGGED = 200
+
+
+class ScheduleLog:
+    """Logs the values that the optimizers have, not those that were planned."""
+
+    def __init__(self) -> None:
+        self._logged = -1
+
+    def values(self, trainer: Trainer, schedulers: list[ScheduleLR]) -> None:
+        """Log the values for the step to come, at the first steps, the turning points and others.
+
+        Args:
+            trainer: Whose loggers are used.
+            schedulers: Of all optimizers. The second one's tags end in ``-1``, and so on.
+        """
+        first = schedulers[0]
+        position = first.last_epoch
+        if not trainer.loggers or position == self._logged:
+            return
+        stride = max(first.total_steps // _POINTS_LOGGED, 1)
+        if position % stride and not first.turns_at(position):
+            return
+        self._logged = position
+        # The axis that Lightning has for what a module logs during this step.
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        metrics = {}
+        for index, scheduler in enumerate(schedulers):
+            suffix = f"-{index}" if index else ""
+            for tag, value in scheduler.values().items():
+                name, slash, group = tag.partition("/")
+                metrics[f"{name}{suffix}{slash}{group}"] = value
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=step)
+
+    @rank_zero_only
+    def figure(self, trainer: Trainer, scheduler: ScheduleLR) -> None:
+        """Draw the plan for TensorBoard, where matplotlib is installed."""
+        loggers = [log for log in trainer.loggers if isinstance(log, both(TensorBoardLogger))]
+        if not loggers or find_spec("matplotlib") is None:
+            return
+        peak = max(scheduler.max_lrs)
+        axes = plot_schedule(scheduler.schedule, scheduler.total_steps, max_lr=peak)
+        for logger in loggers:
+            logger.experiment.add_figure("schedule", axes.figure, trainer.global_step)
