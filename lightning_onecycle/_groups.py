@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import is_
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR
 
 from lightning_onecycle._checks import number
 
@@ -71,26 +72,44 @@ def check_lrs(optimizer: Optimizer) -> None:
             )
 
 
-def undo_schedulers(optimizer: Optimizer) -> str:
-    """Put each group back to what it was before a scheduler was built on the optimizer.
+def undo_schedulers(optimizer: Optimizer, schedulers: Sequence[Any]) -> str:
+    """Put each group back to what it was before schedulers were built on the optimizer.
 
-    torch's schedulers keep the learning rate that they found as ``initial_lr``, and those that are
-    given a peak keep it as ``max_lr`` (OneCycleLR, CyclicLR). The last two also overwrite the
-    momentum, which the optimizer's defaults still have.
+    torch's schedulers keep the learning rate that they found as ``initial_lr``. OneCycleLR and
+    CyclicLR are given a peak of their own, and overwrite the momentum, which the optimizer's
+    defaults still have.
+
+    Args:
+        optimizer: Whose groups are put back.
+        schedulers: What was built on it.
 
     Returns:
         Where the learning rate of the largest group comes from.
     """
+    cycle = next((s for s in _flattened(schedulers) if isinstance(s, CyclicLR)), None)
     sources = {}
-    for group in optimizer.param_groups:
-        source = next((key for key in ("max_lr", "initial_lr") if key in group), "lr")
-        lr = float(group[source])
-        sources[lr] = source
-        set_lr(group, lr)
+    for index, group in enumerate(optimizer.param_groups):
+        if cycle is not None:
+            lr, source = cycle.max_lrs[index], "its max_lr"
+        elif "max_lr" in group:
+            lr, source = group["max_lr"], "its max_lr"
+        elif group.get("initial_lr", group["lr"]) != group["lr"]:
+            lr, source = group["initial_lr"], "the lr of the optimizer before, initial_lr"
+        else:
+            lr, source = group["lr"], "the lr of the optimizer"
+        sources[float(lr)] = source
+        set_lr(group, float(lr))
         for name in ("betas", "momentum") if "base_momentum" in group else ():
             if name in group and name in optimizer.defaults:
                 group[name] = optimizer.defaults[name]
     return sources[max(sources)]
+
+
+def _flattened(schedulers: Sequence[Any]) -> Iterator[Any]:
+    """Yield schedulers, and those in SequentialLR and ChainedScheduler."""
+    for scheduler in schedulers:
+        yield scheduler
+        yield from _flattened(getattr(scheduler, "_schedulers", ()))
 
 
 def own_lrs(groups: list[Group]) -> list[float]:
@@ -157,6 +176,14 @@ def set_lr(group: Group, lr: float) -> None:
         group["lr"] = lr
     else:
         set_value(group, "lr", lr)
+
+
+def show(groups: list[Group], written: list[Group]) -> None:
+    """Put what was written into the groups of a wrapper, where loading a state parted the two."""
+    for group, other in zip(groups, written, strict=False):
+        if group is not other:
+            names = {"lr", "momentum", "betas", "weight_decay"} & group.keys() & other.keys()
+            group.update({name: other[name] for name in names})
 
 
 def stamp(group: Group) -> Any:

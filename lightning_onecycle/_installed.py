@@ -18,11 +18,6 @@ from lightning_onecycle.scheduler import ScheduleLR
 
 # With this frequency Lightning never calls step(), nor a module's own lr_scheduler_step.
 _NEVER_STEPPED: dict[str, Any] = {"interval": "step", "frequency": sys.maxsize}
-_SOURCES = {
-    "lr": "the lr of the optimizer",
-    "initial_lr": "the lr of the optimizer before (its initial_lr)",
-    "max_lr": "its max_lr",
-}
 
 
 class Installed:
@@ -77,12 +72,13 @@ class Installed:
             strategy.lr_scheduler_configs = [
                 LRSchedulerConfig(scheduler, **_NEVER_STEPPED) for scheduler in self.schedulers
             ]
-        self._listed = [config.scheduler for config in strategy.lr_scheduler_configs]
+        listed = {id(config.scheduler) for config in strategy.lr_scheduler_configs}
+        self._listed = [scheduler for scheduler in self.schedulers if id(scheduler) in listed]
 
     def _replace(self, optimizer: Optimizer, theirs: list[LRSchedulerConfig]) -> ScheduleLR:
         found = [c.scheduler for c in theirs if c.scheduler.optimizer is optimizer]
         foreign = [scheduler for scheduler in found if not isinstance(scheduler, ScheduleLR)]
-        source = _SOURCES[_groups.undo_schedulers(optimizer)] if foreign else "its peak"
+        source = _groups.undo_schedulers(optimizer, foreign) if foreign else "its peak"
         scheduler = self._make(optimizer)
         if found:
             names = " and ".join(type(scheduler).__name__ for scheduler in found)

@@ -46,6 +46,8 @@ class Writer:
         attached: Whether it still counts and writes.
     """
 
+    peaks: Peaks
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -193,6 +195,9 @@ class Writer:
                 self.tell_once(optimizer, "weight decay", what)
             self._write_weight_decay(optimizer, point.weight_decay)
         self.peaks.remember(groups)
+        given = self._given()
+        if given is not None and given.param_groups is not groups:
+            _groups.show(given.param_groups, groups)
 
     def _write_weight_decay(self, optimizer: Optimizer, factor: float) -> None:
         groups, default = optimizer.param_groups, optimizer.defaults.get("weight_decay")

@@ -7,6 +7,7 @@ nor a time limit, nor what has really happened since the run began.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
@@ -76,12 +77,13 @@ def _steps_in_this_epoch(trainer: Trainer) -> int:
     if epoch.ready == epoch.processed:  # type: ignore[attr-defined] # between two epochs
         return 0
     batches = trainer.fit_loop.epoch_loop.batch_progress
-    done = batches.current.completed
-    if done == batches.current.processed - 1 == batches.current.ready - 1:
+    current: Any = batches.current
+    done: int = current.completed
+    if done == current.processed - 1 == current.ready - 1:
         done += 1  # saved at the end of a batch, which Lightning does not repeat
     accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
     # A batch that raised is begun, but not done: a resumed run begins with it.
-    if batches.is_last_batch and done == batches.current.ready:
+    if batches.is_last_batch and done == current.ready:
         return math.ceil(done / accumulation)
     return done // accumulation
 

@@ -94,7 +94,7 @@ class ScheduleLR(LRScheduler):
     # ---- what a torch scheduler has ---------------------------------------------------------
 
     @property
-    def last_epoch(self) -> int:  # type: ignore[override]
+    def last_epoch(self) -> int:
         """The position: optimizer steps taken. The optimizer alone moves it."""
         return self._writer.position
 
@@ -109,7 +109,7 @@ class ScheduleLR(LRScheduler):
         self._writer.tell_once(self._hooked, "last_epoch", what)
 
     @property
-    def _step_count(self) -> int:  # type: ignore[override]
+    def _step_count(self) -> int:
         return self._writer.position + 1  # torch's counts the step that its constructor takes
 
     @_step_count.setter

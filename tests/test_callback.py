@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     LearningRateMonitor,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
     Timer,
 )
@@ -23,8 +24,9 @@ from lightning.pytorch.plugins import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, IterableDataset
 
-from conftest import Tiny, expected, fit, loader, quiet_trainer, sgd
+from conftest import Tiny, Used, expected, fit, loader, quiet_trainer, sgd
 from lightning_onecycle import (
+    LRCurve,
     LRFinder,
     OneCycle,
     ScheduleCallback,
@@ -482,6 +484,141 @@ def test_resuming_under_another_configuration(max_epochs, peak, says, step, tmp_
     (message,) = told()
     assert f"goes on after {step} steps" in message
     assert message.endswith(f"{says}.")
+
+
+class Breaks(Tiny):
+    """Raises in the middle of a batch."""
+
+    at = None
+
+    def training_step(self, batch, batch_idx):
+        if self.at == self.trainer.fit_loop.epoch_loop.total_batch_idx:
+            raise RuntimeError("out of memory")
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("kind", ["on exception", "model checkpoint"])
+@pytest.mark.parametrize(
+    ("accumulate", "at"), [(1, 5), (1, 11), (1, 12), (1, 17), (4, 6), (4, 14), (5, 23)]
+)
+def test_a_checkpoint_of_a_batch_that_raised_is_gone_on_from(kind, accumulate, at, tmp_path):
+    arguments = {"max_epochs": 2, "accumulate_grad_batches": accumulate}
+    whole = fit(Tiny(), OneCycle(), **arguments)
+    saving = {
+        "on exception": lambda: OnExceptionCheckpoint(tmp_path, "raised"),
+        "model checkpoint": lambda: ModelCheckpoint(
+            tmp_path, "raised", save_on_exception=True, every_n_epochs=100
+        ),
+    }[kind]()
+    module, used = Breaks(), Used()
+    module.at = at
+    trainer = quiet_trainer(OneCycle(), used, saving, **arguments | {"enable_checkpointing": True})
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.fit(module, loader(12))
+    (path,) = tmp_path.glob("*.ckpt")
+    rest = fit(Tiny(), OneCycle(), **arguments, ckpt_path=path)
+    assert used.values + rest.values == whole.values
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(6, 4), (12, 2), (2, 12)])
+def test_resumed_with_another_batch_size_it_goes_on_at_the_same_fraction(
+    batch_size, steps, tmp_path, told
+):
+    def data(size):
+        return DataLoader(torch.arange(24).float(), batch_size=size)
+
+    fit(Tiny(), OneCycle(), every_epoch(tmp_path), data=data(4), max_epochs=4)
+    path = tmp_path / "step=12.ckpt"  # half of the run
+    used = fit(Tiny(), OneCycle(), data=data(batch_size), max_epochs=4, ckpt_path=path)
+    assert used.values == expected(one_cycle(), 4 * steps)[2 * steps :]
+    assert any(f"the 12 steps taken count as {2 * steps}" in message for message in told())
+
+
+def test_with_max_steps_a_step_is_a_step_whatever_the_batch_size(tmp_path, told):
+    def data(size):
+        return DataLoader(torch.arange(24).float(), batch_size=size)
+
+    fit(Tiny(), OneCycle(), every_step(tmp_path), data=data(4), max_steps=24)
+    path = tmp_path / "step=12.ckpt"
+    used = fit(Tiny(), OneCycle(), data=data(2), max_steps=24, ckpt_path=path)
+    assert used.values == expected(one_cycle(), 24)[12:]
+
+
+# ---- other optimizers in the middle of a fit ----------------------------------------------------
+
+
+class Swap(Callback):
+    """Puts another optimizer in at the third epoch."""
+
+    def __init__(self, how, hook):
+        setattr(self, hook, partial(self.swap, how))
+
+    @staticmethod
+    def swap(how, trainer, pl_module, *_):
+        if trainer.global_step != 24:
+            return
+        other = [torch.optim.AdamW(pl_module.parameters(), lr=0.01)]
+        if how == "setup":
+            pl_module.make_optimizer = lambda _: other[0]
+            trainer.strategy.setup_optimizers(trainer)
+        elif how == "trainer":
+            trainer.optimizers = other
+        else:
+            trainer.strategy.optimizers = other
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_batch_start"])
+@pytest.mark.parametrize("schedule_first", [True, False])
+@pytest.mark.parametrize("how", ["trainer", "strategy", "setup"])
+def test_another_optimizer_goes_on_where_the_first_was(how, schedule_first, hook, said):
+    pair = [OneCycle(), Swap(how, hook)][:: 1 if schedule_first else -1]
+    counted = []
+
+    class Count(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            counted.append(trainer.lr_scheduler_configs[0].scheduler.last_epoch)
+
+    used = fit(Tiny(), *pair, Count(), max_epochs=4)
+    assert used.values[:24] == expected(one_cycle(), 48)[:24]
+    assert used.values[25:] == expected(one_cycle(), 48, peak=0.01)[25:]
+    assert used.values[24] == expected(one_cycle(), 48, peak=0.01)[24]
+    assert counted == list(range(1, 49))
+    (message,) = [message for message in said() if "another optimizer" in message]
+    assert "AdamW, after 24 of 48 steps: its peak is 0.01." in message
+
+
+# ---- what is told -------------------------------------------------------------------------------
+
+
+class NeverSteps(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        self.manual_backward(self.loss())
+
+
+def test_an_epoch_without_a_counted_step_is_told():
+    message = "No optimizer step was counted in epoch 0: the schedule stands at step 0 of 24"
+    with pytest.warns(UserWarning, match=message) as warned:
+        fit(NeverSteps(), OneCycle(total_steps=24), max_epochs=2)
+    assert sum("No optimizer step" in str(warning.message) for warning in warned) == 1
+
+
+@pytest.mark.parametrize("steps", [2, 3, 9, 10])
+def test_a_run_of_few_steps_is_told(steps, recwarn):
+    fit(Tiny(), OneCycle(), max_steps=steps)
+    few = [w for w in recwarn if "optimizer steps to lay its schedule over" in str(w.message)]
+    assert len(few) == (steps < 10)
+
+
+def test_a_curve_is_a_peak_or_the_reason_why_not():
+    rates = [10 ** (k / 2 - 5) for k in range(11)]
+    curve = LRCurve(rates, [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0])
+    assert OneCycle(max_lr=curve).max_lr == curve.suggestion()
+    with pytest.raises(ValueError, match="max_lr must have a suggestion, got none: 3 finite"):
+        OneCycle(max_lr=LRCurve((0.01, 0.1, 1.0), (2.3, 2.3, 2.3)))
 
 
 # ---- several processes --------------------------------------------------------------------------

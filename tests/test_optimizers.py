@@ -532,6 +532,124 @@ def test_what_cannot_be_counted_is_refused_before_training():
     assert module.net.weight.tolist() == before
 
 
+class SharpnessAware(Optimizer):
+    """Two half-steps, of which the second steps an inner optimizer with the same groups."""
+
+    def __init__(self, params, inner):
+        super().__init__(params, {"rho": 0.05})
+        self.inner = inner(self.param_groups)
+        self.param_groups = self.inner.param_groups
+
+    def up(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["was"] = parameter.detach().clone()
+                parameter.data.add_(parameter.grad, alpha=group["rho"])
+
+    def down(self):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data.copy_(self.state[parameter].pop("was"))
+        self.inner.step()
+
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = closure()
+            self.up()
+            closure()
+            self.down()
+        return loss
+
+
+class Delegating:
+    """Not an Optimizer; it has all that Lightning asks for, from one that it holds."""
+
+    def __init__(self, fast):
+        self.fast = fast
+
+    def __getattr__(self, name):
+        return getattr(vars(self)["fast"], name)
+
+
+class HalfOfTheTables(Lookahead):
+    """Leaves out the constructor of Optimizer, and has hooks for step alone."""
+
+    def __init__(self, fast):
+        super().__init__(fast)
+        for what in ("state_dict", "load_state_dict"):
+            for when in ("pre", "post"):
+                delattr(self, f"_optimizer_{what}_{when}_hooks")
+        self.state_dict, self.load_state_dict = fast.state_dict, fast.load_state_dict
+
+
+class WithoutConstructor(torch.optim.SGD):
+    """Leaves out the constructor of Optimizer, and wraps none."""
+
+    def __init__(self, fast):
+        self.param_groups, self.defaults, self.state = fast.param_groups, fast.defaults, fast.state
+
+
+WRAPPERS = {
+    "two half-steps": lambda params: SharpnessAware(params, sgd),
+    "two half-steps in another": lambda params: Lookahead(SharpnessAware(params, sgd)),
+    "one that is no Optimizer": lambda params: Delegating(sgd(params)),
+    "half of the tables": lambda params: HalfOfTheTables(sgd(params)),
+    "no constructor": lambda params: WithoutConstructor(sgd(params)),
+}
+
+
+@pytest.mark.parametrize("wrapped", WRAPPERS.values(), ids=WRAPPERS)
+def test_whatever_steps_is_counted(wrapped, tmp_path):
+    def train(*callbacks, **arguments):
+        return fit(Tiny(lambda p: wrapped(list(p))), OneCycle(), *callbacks, **arguments)
+
+    counted = []
+
+    class Count(lightning.pytorch.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            counted.append(trainer.callbacks[0].schedulers[0].last_epoch)
+
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=5, save_top_k=-1)
+    whole = train(Count(), saving, max_epochs=1)
+    assert counted == list(range(1, 13))
+    assert list(dict.fromkeys(whole.values)) == list(dict.fromkeys(expected(one_cycle(), 12)))
+    rest = train(max_epochs=1, ckpt_path=tmp_path / "step=5.ckpt")
+    assert rest.values[-1] == whole.values[-1]
+    module = Tiny(lambda p: wrapped(list(p)))
+    curve = Tuner(quiet_trainer(OneCycle(), max_epochs=1)).lr_find(
+        module, loader(6), min_lr=1e-3, max_lr=0.1, num_training=5
+    )
+    assert curve.lrs == pytest.approx([0.001, 0.00316228, 0.01, 0.0316228, 0.1])
+
+
+def test_half_steps_in_a_loop_of_ones_own_count_once():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer, used = SharpnessAware([parameter], sgd), []
+    scheduler = ScheduleLR(optimizer, one_cycle(), 11)
+    for _ in range(11):
+        used.append(snapshot(optimizer)[0][:2])
+        for half in (optimizer.up, optimizer.down):
+            parameter.grad = torch.ones(2)
+            half()
+        scheduler.step()
+    assert used == expected(one_cycle(), 11)
+
+
+@pytest.mark.parametrize("lrs", [(0.4, 0.4, 0.4), (0.4, 0.2, 0.1)], ids=["one", "in proportion"])
+def test_lr_scale_multiplies_the_peak_once(lrs, said):
+    scales = (1.0, 0.5, 0.25)
+    groups = [
+        {"params": [torch.nn.Parameter(torch.ones(1))], "lr": lr, "lr_scale": scale}
+        for lr, scale in zip(lrs, scales, strict=True)
+    ]
+    optimizer = sgd(groups)
+    assert ScheduleLR(optimizer, one_cycle(), 11).max_lrs == [0.4, 0.2, 0.1]
+    assert len(said()) == (len(set(lrs)) == 1)
+    # A second schedule takes over peaks that have it.
+    assert ScheduleLR(optimizer, one_cycle(), 11).max_lrs == [0.4, 0.2, 0.1]
+    assert ScheduleLR(optimizer, one_cycle(), 11, max_lr=0.8).max_lrs == [0.8, 0.4, 0.2]
+
+
 def test_steps_of_parts_are_refused():
     problem = Problem(torch.optim.SGD)
     optimizer = problem.optimizer

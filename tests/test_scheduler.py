@@ -11,7 +11,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import BackboneFinetuning, ModelCheckpoint
 from lightning_utilities.core.imports import RequirementCache
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import (
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 from torch.optim.swa_utils import SWALR
 
 from conftest import Tiny, expected, fit, sgd, snapshot
@@ -498,6 +504,71 @@ def test_loading_a_plain_optimizers_state_keeps_the_schedule():
     assert first_group(used) == expected(one_cycle(), TOTAL)
 
 
+@pytest.mark.parametrize("max_lr", [None, 0.8])
+def test_built_after_the_optimizers_state_was_loaded_it_has_the_checkpoints_peaks(max_lr, said):
+    optimizer_state, scheduler_state = saved_after(7, step_decay(gamma=0.5), max_lr=max_lr)
+    optimizer = sgd([weight()])
+    optimizer.load_state_dict(optimizer_state)
+    scheduler = ScheduleLR(optimizer, step_decay(gamma=0.5), TOTAL, max_lr=max_lr)
+    scheduler.load_state_dict(scheduler_state)
+    used = lrs(run(optimizer, TOTAL - 7))
+    assert used == [lr for lr, _ in expected(step_decay(gamma=0.5), TOTAL, max_lr or 0.4)][7:]
+    assert [message for message in said() if "peak" in message] == []
+
+
+def test_built_after_a_state_was_loaded_with_another_lr_it_warns():
+    optimizer_state, scheduler_state = saved_after(7)
+    optimizer = sgd([weight()])
+    optimizer.load_state_dict(optimizer_state)
+    optimizer.param_groups[0]["lr"] = 0.3  # neither the checkpoint's peak nor its present rate
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    with pytest.warns(UserWarning, match=r"they are \[0.3\], and the checkpoint's are \[0.4\]"):
+        scheduler.load_state_dict(scheduler_state)
+    assert first_group(run(optimizer, 4)) == expected(one_cycle(), TOTAL, 0.3)[7:]
+
+
+# ---- what torch's schedulers have ----------------------------------------------------------------
+
+
+def test_it_has_all_that_a_scheduler_of_torchs_has():
+    theirs = StepLR(sgd([weight()]), 3)
+    ours = ScheduleLR(sgd([weight()]), one_cycle(), TOTAL)
+    has = (set(dir(LRScheduler)) | set(vars(theirs))) - {"step_size", "gamma"}
+    assert {name for name in has if not hasattr(ours, name)} == set()
+    run(ours.optimizer, 3)
+    assert (ours.last_epoch, ours._step_count, ours.base_lrs) == (3, 4, [0.4])
+
+
+def test_the_position_is_written_by_nobody_else(told):
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+
+    def step():  # as ignite and Accelerate do
+        optimizer.step()
+        scheduler.last_epoch += 1
+        scheduler._step_count += 1
+        scheduler.step()
+
+    assert first_group(run(optimizer, TOTAL, step)) == expected(one_cycle(), TOTAL)
+    assert scheduler.last_epoch == TOTAL
+    assert ["last_epoch is not to be set" in message for message in told()] == [True]
+
+
+def test_a_part_of_a_sequential_scheduler_is_refused():
+    optimizer = sgd([weight()])
+    parts = [LinearLR(optimizer), ScheduleLR(optimizer, one_cycle(), TOTAL)]
+    with pytest.raises(TypeError, match="cannot be a part of torch's SequentialLR"):
+        SequentialLR(optimizer, parts, [3])
+
+
+def test_a_shallow_copy_is_the_same_writer():
+    optimizer = sgd([weight()])
+    scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
+    other = copy.copy(scheduler)
+    assert first_group(run(optimizer, TOTAL)) == expected(one_cycle(), TOTAL)
+    assert (scheduler.last_epoch, other.last_epoch) == (TOTAL, TOTAL)
+
+
 # ---- one writer ---------------------------------------------------------------------------------
 
 
@@ -513,16 +584,47 @@ def test_a_second_schedule_takes_over_with_the_firsts_peaks():
     assert (second.attached, second.last_epoch) == (True, 8)
 
 
-def test_another_scheduler_built_later_stops_it(told):
+def test_it_stops_where_a_scheduler_that_was_built_later_begins_to_write(told):
+    # torch's recipe for SWA: both are built before the training.
     optimizer = sgd([weight()])
     scheduler = ScheduleLR(optimizer, one_cycle(), TOTAL)
-    run(optimizer, 5)
-    SWALR(optimizer, swa_lr=0.05, anneal_epochs=1)
+    swa = SWALR(optimizer, swa_lr=0.05, anneal_epochs=1)
+    used = run(optimizer, 5)
+    assert first_group(used) == expected(one_cycle(), TOTAL)[:5]
+    assert told() == []
+    swa.step()
     used = run(optimizer, 3)
     assert not scheduler.attached
-    assert len(set(lrs(used))) == 1
+    assert set(lrs(used)) == {0.05}
     assert scheduler.last_epoch == 5
-    assert any("stops after 5 of 11 steps" in message for message in told())
+    (message,) = told()
+    assert "has set lr to 0.05: the schedule stops after 5 of 11 steps" in message
+
+
+def test_peaks_are_those_of_the_group_when_others_are_gone():
+    groups = [{"params": [weight()], "lr": lr} for lr in (0.1, 0.2, 0.3)]
+    optimizer = sgd(groups)
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 3)
+    del optimizer.param_groups[0]
+    with pytest.raises(RuntimeError, match="Build a new ScheduleLR if the other groups are gone"):
+        optimizer.step()
+    assert ScheduleLR(optimizer, one_cycle(), TOTAL).max_lrs == [0.2, 0.3]
+    used = run(optimizer, TOTAL)
+    assert lrs(used, 1) == [0.3 * point.lr for point in one_cycle().trace(TOTAL)]
+
+
+def test_what_is_set_by_hand_between_two_schedules_counts():
+    decay = Schedule((Phase(1.0, lr=(1.0, 0.1), weight_decay=(1.0, 0.1)),))
+    groups = [{"params": [weight()], "lr": lr} for lr in (0.1, 0.2)]
+    optimizer = sgd(groups, weight_decay=0.01)
+    ScheduleLR(optimizer, decay, TOTAL)
+    run(optimizer, 3)
+    optimizer.param_groups[0]["lr"] = 0.7
+    optimizer.param_groups[1]["weight_decay"] = 0.5
+    second = ScheduleLR(optimizer, decay, TOTAL)
+    assert second.max_lrs == [0.7, 0.2]
+    assert second.state_dict()["weight_decays"] == [0.01, 0.5]
 
 
 @pytest.mark.parametrize("stepped", [False, True])
@@ -565,14 +667,32 @@ def test_detached_keeps_the_present_values():
     assert set(first_group(run(optimizer, 3))) == {expected(one_cycle(), TOTAL)[4]}
 
 
-def test_nothing_keeps_optimizer_and_scheduler_alive():
+@pytest.mark.parametrize("first", ["optimizer", "scheduler"])
+def test_nothing_is_kept_alive_that_torchs_own_schedulers_would_free(first):
+    gc.disable()  # reference counts alone
+    try:
+        held = {"optimizer": sgd([weight()])}
+        held["scheduler"] = ScheduleLR(held["optimizer"], constant(), TOTAL)
+        run(held["optimizer"], 2)
+        buffer = held["optimizer"].state[held["optimizer"].param_groups[0]["params"][0]]
+        references = [
+            *map(weakref.ref, held.values()),
+            weakref.ref(held["optimizer"].param_groups[0]["params"][0]),
+            weakref.ref(buffer["momentum_buffer"]),
+        ]
+        del buffer
+        del held[first]
+        held.clear()
+        assert [reference() for reference in references] == [None] * 4
+    finally:
+        gc.enable()
+
+
+def test_a_schedule_that_nobody_holds_goes_on():
     optimizer = sgd([weight()])
-    scheduler = ScheduleLR(optimizer, constant(), TOTAL)
-    run(optimizer, 2)
-    references = [weakref.ref(optimizer), weakref.ref(scheduler)]
-    del optimizer, scheduler
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
     gc.collect()
-    assert [reference() for reference in references] == [None, None]
+    assert first_group(run(optimizer, TOTAL)) == expected(one_cycle(), TOTAL)
 
 
 def test_an_optimizer_used_again_starts_a_new_cycle_from_its_own_lr():
@@ -611,6 +731,25 @@ def test_values_of_groups_that_differ_in_weight_decay_alone():
     optimizer = torch.optim.SGD(groups, lr=0.4, momentum=0.9, weight_decay=0.01)
     values = ScheduleLR(optimizer, one_cycle(), 10).values()
     assert (values["weight_decay"], values["weight_decay/pg2"]) == (0.01, 0.0)
+
+
+def tags_of(*groups):
+    parameters = [{"params": [weight()], **group} for group in groups]
+    return set(ScheduleLR(sgd(parameters, weight_decay=0.01), one_cycle(), 10).values())
+
+
+def test_named_groups_have_tags_of_their_names():
+    plain = {"lr", "momentum", "weight_decay"}
+    assert tags_of({"name": "all"}) == plain
+    backbone, head = {"name": "backbone", "lr": 0.1}, {"name": "head", "lr": 0.2}
+    assert tags_of(backbone, head) == plain | {"lr/backbone", "lr/head"}
+    assert tags_of({"lr": 0.1}, {"lr": 0.2}) == plain | {"lr/pg2"}
+    assert tags_of({"lr": 0.1}, {"lr": 0.1}) == plain
+
+
+def test_many_groups_have_a_handful_of_tags():
+    layers = [{"lr": 0.1 * 0.75**depth, "name": f"layer {depth}"} for depth in range(25)]
+    assert tags_of(*layers) == {"lr", "momentum", "weight_decay", "lr/min", "lr/max"}
 
 
 def test_peaks_from_an_array():
