@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -31,6 +31,22 @@ def whole(name: str, value: Any, minimum: int) -> int:
     """Return ``value`` as an int of at least ``minimum``, or raise ``ValueError``."""
     rule = f"a whole number >= {minimum}"
     return int(number(name, value, rule, lambda n: n.is_integer() and n >= minimum))
+
+
+def peak(max_lr: Any) -> Any:
+    """Return ``max_lr`` as None, a float or a list of floats, or raise ``ValueError``.
+
+    A curve or a search stands for what it suggests.
+    """
+    if hasattr(max_lr, "suggest"):
+        suggestion = max_lr.suggest()
+        if suggestion.lr is None:
+            raise ValueError(f"max_lr must have a suggestion, got none: {suggestion.reason}")
+        return float(suggestion.lr)
+    max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
+    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
+        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
+    return None if max_lr is None else number("max_lr", max_lr, "> 0", lambda v: v > 0)
 
 
 def choice(name: str, value: T, options: tuple[T, ...]) -> T:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR
 
-from lightning_onecycle._checks import number
+from lightning_onecycle._checks import peak
 
 Group = dict[str, Any]
 _HOOKS = {
@@ -134,19 +134,18 @@ def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[floa
     Raises:
         ValueError: If a peak is not > 0, or there is not one for each group.
     """
-    if max_lr is None:
+    given = peak(max_lr)
+    if given is None:
         return list(own)
-    max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
-    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
-        if len(max_lr) != len(own):
+    if isinstance(given, list):
+        if len(given) != len(own):
             raise ValueError(
                 f"max_lr must have one value for each of the {len(own)} parameter groups,"
-                f" got {list(max_lr)}"
+                f" got {given}"
             )
-        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
-    peak = number("max_lr", max_lr, "> 0", lambda v: v > 0)
+        return given
     largest = max(own)
-    return [peak * (lr / largest) if largest > 0 else peak for lr in own]
+    return [given * (lr / largest) if largest > 0 else given for lr in own]
 
 
 def set_value(group: Group, name: str, value: float) -> None:

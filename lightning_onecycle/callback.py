@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
-from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, known, number, whole
+from lightning_onecycle._checks import choice, known, peak, whole
 from lightning_onecycle._installed import Installed
 from lightning_onecycle._lightning import Callback
+from lightning_onecycle._plan import Plan
 from lightning_onecycle._resume import (
     go_on_after,
     is_of_other_schedulers,
@@ -27,8 +28,6 @@ from lightning_onecycle.schedules import one_cycle
 
 # Stands until the loaders are known; no step is taken under it.
 _PROVISIONAL_STEPS = 1000
-# With fewer, a phase has one step or none.
-_FEWEST_STEPS = 10
 
 
 class HasSuggestion(Protocol):
@@ -91,13 +90,13 @@ class ScheduleCallback(Callback):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         self.schedule = schedule
         self.total_steps = None if total_steps is None else whole("total_steps", total_steps, 1)
-        self.max_lr = _checked_peak(max_lr)
+        self.max_lr = peak(max_lr)
         self.budget = choice("budget", budget, ("steps", "time"))
         self.own_schedulers = choice("own_schedulers", own_schedulers, ("replace", "refuse"))
         if self.budget == "time" and self.total_steps is not None:
             raise ValueError(f"total_steps must be None with budget='time', got {total_steps}")
         self._installed: Installed | None = None
-        self._last_global_step: int | None = None
+        self._plan = self._new_plan()
         self._log = ScheduleLog()
         self._told_idle = False
         self._batches = 0  # in the present epoch
@@ -128,9 +127,12 @@ class ScheduleCallback(Callback):
             type(self).__name__,
             peak_is_given=self.max_lr is not None,
         )
-        self._last_global_step = None
+        self._plan = self._new_plan()
         self._log = ScheduleLog()
         self._told_idle = False
+
+    def _new_plan(self) -> Plan:
+        return Plan(type(self).__name__, self.total_steps, self.budget)
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot go right with these optimizers.
@@ -183,17 +185,7 @@ class ScheduleCallback(Callback):
         Raises:
             MisconfigurationException: With what to give.
         """
-        if self.total_steps is not None or self.budget == "time":
-            return
-        if budgets.steps_left(trainer, epoch_starts=False) is None:
-            name = type(self).__name__
-            raise MisconfigurationException(
-                f"{name} cannot know how many optimizer steps this fit will take: its training"
-                " loader has no length, or there is no end of it. Give one of"
-                " Trainer(limit_train_batches=...) with a number of batches for each epoch,"
-                f" {name}(total_steps=...), Trainer(max_steps=...), or Trainer(max_time=...) with"
-                f" {name}(budget='time')."
-            )
+        self._new_plan().check(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers; their last values stay."""
@@ -242,70 +234,23 @@ class ScheduleCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plan the run: the loaders are final, and a checkpoint is restored."""
         self._restore(trainer)
-        self._plan(trainer, epoch_starts=False)
-        total = self.schedulers[0].total_steps
-        few = total < _FEWEST_STEPS and len(self.schedule.phases) > 1
-        if few and self.budget == "steps" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            rank_zero_warn(
-                f"{type(self).__name__} has {total} optimizer steps to lay its schedule over: with"
-                f" fewer than {_FEWEST_STEPS} it may miss its peak or its end."
-            )
-        if self.total_steps is not None and pl_module.automatic_optimization:
-            left = budgets.steps_left(trainer, epoch_starts=False)
-            end = None if left is None else self.schedulers[0].last_epoch + left
-            if end is not None and end != self.total_steps:
-                rank_zero_info(
-                    f"total_steps={self.total_steps} is given, and this fit ends after {end} steps:"
-                    f" the schedule {'is cut off' if end < self.total_steps else 'holds its end'}."
-                )
+        self._plan.start(trainer, self.schedulers[0])
         if self.budget == "steps":
             self._log.figure(trainer, self.schedulers[0])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plan again: an epoch may have been cut short, or the data may have grown."""
         self._follow(trainer)
-        self._epoch_began_at, self._batches = self._positions(), 0
-        before = self.schedulers[0].total_steps
-        self._plan(trainer, epoch_starts=True)
-        now = self.schedulers[0].total_steps
-        if now != before and self.budget == "steps" and trainer.current_epoch > 0:
-            rank_zero_info(f"The schedule is laid over {now} optimizer steps now, not {before}.")
-
-    def _plan(self, trainer: Trainer, *, epoch_starts: bool) -> None:
+        self._plan.epoch_starts(trainer, self.schedulers[0])
         self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
-        if self.total_steps is not None:
-            return
-        self.check_length(trainer)
-        left = budgets.steps_left(trainer, epoch_starts=epoch_starts)
-        self._last_global_step = None if left is None else trainer.global_step + left
-        self._adjust(trainer)
-
-    def _adjust(self, trainer: Trainer) -> None:
-        """Set the total of what the optimizer has taken and what it is still to take."""
-        (scheduler,) = self.schedulers  # automatic optimization has one optimizer
-        totals = []
-        if self._last_global_step is not None:
-            # A step that GradScaler skips moves global_step, but not the schedule.
-            left = self._last_global_step - trainer.global_step
-            totals.append(max(scheduler.last_epoch + left, 1))
-        if self.budget == "time":
-            timer = budgets.time_limit(trainer)
-            in_time = None if timer is None else budgets.steps_in_time(timer, scheduler.last_epoch)
-            if trainer.world_size > 1:
-                # Each process has a clock of its own, and all must have the same learning rate.
-                in_time = trainer.strategy.broadcast(in_time)
-            if in_time is not None:
-                totals.append(in_time)
-        if totals:
-            scheduler.total_steps = min(totals)
+        self._epoch_began_at, self._batches = self._positions(), 0
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Keep the plan in line with the steps taken, and log the values of the step to come."""
         self._follow(trainer)
-        if self.total_steps is None and self.schedulers[0].attached:
-            self._adjust(trainer)
+        self._plan.adjust(trainer, self.schedulers[0])
         self._batches += 1
         self._log.values(trainer, self.schedulers)
 
@@ -336,18 +281,6 @@ class ScheduleCallback(Callback):
 
     def _positions(self) -> list[int]:
         return [scheduler.last_epoch for scheduler in self.schedulers]
-
-
-def _checked_peak(max_lr: Any) -> Any:
-    if hasattr(max_lr, "suggest"):
-        suggestion = max_lr.suggest()
-        if suggestion.lr is None:
-            raise ValueError(f"max_lr must have a suggestion, got none: {suggestion.reason}")
-        return float(suggestion.lr)
-    max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
-    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
-        return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
-    return None if max_lr is None else number("max_lr", max_lr, "> 0", lambda v: v > 0)
 
 
 class OneCycle(ScheduleCallback):
