@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -26,15 +26,11 @@ from lightning_onecycle.phases import Schedule
 from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import one_cycle
 
+if TYPE_CHECKING:
+    from lightning_onecycle.range_test.curve import LRCurve
+
 # Stands until the loaders are known; no step is taken under it.
 _PROVISIONAL_STEPS = 1000
-
-
-class HasSuggestion(Protocol):
-    """An `LRCurve`, or what else suggests a peak."""
-
-    def suggest(self) -> Any:
-        """Return the peak as ``lr``, or None there, and the ``reason``."""
 
 
 class ScheduleCallback(Callback):
@@ -81,7 +77,7 @@ class ScheduleCallback(Callback):
         schedule: Schedule,
         *,
         total_steps: int | None = None,
-        max_lr: float | Sequence[float] | HasSuggestion | None = None,
+        max_lr: float | Sequence[float] | LRCurve | None = None,
         budget: Literal["steps", "time"] = "steps",
         own_schedulers: Literal["replace", "refuse"] = "replace",
     ) -> None:
@@ -306,7 +302,7 @@ class OneCycle(ScheduleCallback):
 
     def __init__(
         self,
-        max_lr: float | Sequence[float] | HasSuggestion | None = None,
+        max_lr: float | Sequence[float] | LRCurve | None = None,
         *,
         total_steps: int | None = None,
         budget: Literal["steps", "time"] = "steps",
