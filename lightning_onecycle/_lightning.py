@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from abc import ABCMeta
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,11 +78,28 @@ def _twin(cls: type[T]) -> type[T] | None:
     return twin if isinstance(twin, type) else None
 
 
-if TYPE_CHECKING:
+_CALLBACKS = both(lightning.pytorch.Callback)
+
+
+class _CallbackType(ABCMeta):
+    """Allows ``class Mine(pl.Callback, OneCycle)``, by leaving out what `OneCycle` derives from.
+
+    Python refuses a base in front of its subclass. An `ABCMeta`, because bases may be abstract.
+    """
+
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **arguments: Any
+    ) -> Any:
+        inherited = {ancestor for base in bases for ancestor in base.__mro__[1:]}
+        kept = (base for base in bases if base not in _CALLBACKS or base not in inherited)
+        return super().__new__(cls, name, tuple(kept), namespace, **arguments)
+
+
+if TYPE_CHECKING:  # Type checkers know no bases that are computed.
     from lightning.pytorch import Callback as Callback
 else:
 
-    class Callback(*both(lightning.pytorch.Callback)):
+    class Callback(*_CALLBACKS, metaclass=_CallbackType):
         """A callback of Lightning's, by both names.
 
         ``Trainer(callbacks=...)`` and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.

@@ -463,8 +463,22 @@ def test_a_record_says_how_the_run_ended(tree, end, status, tmp_path):
 # ---- classes of the user's ------------------------------------------------------------------
 
 
-def in_its_class_statement_last():
-    class Mine(OneCycle, theirs.Callback):
+def their_callback_first():
+    class Mine(theirs.Callback, OneCycle):
+        pass
+
+    return Mine
+
+
+def our_callback_first():
+    class Mine(ours.Callback, OneCycle):
+        pass
+
+    return Mine
+
+
+def both_callbacks_last():
+    class Mine(OneCycle, theirs.Callback, ours.Callback):
         pass
 
     return Mine
@@ -563,7 +577,9 @@ def in_a_process_of_its_own(function, *arguments):
 @pytest.mark.parametrize(
     "form",
     [
-        in_its_class_statement_last,
+        their_callback_first,
+        our_callback_first,
+        both_callbacks_last,
         a_mixin,
         an_abstract_class,
         an_abstract_class_of_ours,
@@ -575,6 +591,24 @@ def in_a_process_of_its_own(function, *arguments):
 )
 def test_a_subclass_trains_in_both_and_leaves_ours_callbacks_of_both(form):
     in_a_process_of_its_own(trains_in_both, form)
+
+
+def is_refused_by_python():
+    class Meta(type):
+        pass
+
+    with pytest.raises(TypeError, match="metaclass conflict"):
+
+        class Mine(OneCycle, metaclass=Meta):
+            pass
+
+    for tree in (ours, theirs):
+        assert isinstance(OneCycle(), tree.Callback)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing to fork with")
+def test_a_metaclass_has_to_derive_from_that_of_the_callbacks():
+    in_a_process_of_its_own(is_refused_by_python)
 
 
 # ---- in processes of their own --------------------------------------------------------------
