@@ -45,37 +45,33 @@ if _log.name.startswith(("lightning.pytorch.", "pytorch_lightning.")):
 
 
 def both(*classes: type[T]) -> tuple[type[T], ...]:
-    """Return ``classes``, and those of the same names in ``pytorch_lightning``.
-
-    For ``isinstance``.
-    """
-    return (*classes, *filter(None, map(_twin, classes)))
+    """Return ``classes`` and their counterparts in ``pytorch_lightning``, for ``isinstance``."""
+    return (*classes, *filter(None, map(_counterpart, classes)))
 
 
 def own(cls: type[T], trainer: Trainer) -> type[T]:
-    """Return ``cls``, or the class of the same name in the Lightning that the trainer is of."""
-    return (package(trainer) is _pytorch_lightning and _twin(cls)) or cls
+    """Return ``cls``, or its counterpart where the trainer is of ``pytorch_lightning``."""
+    return (package(trainer) is _pytorch_lightning and _counterpart(cls)) or cls
 
 
 def package(trainer: Trainer) -> Any:
-    """Return the Lightning that the trainer is of, ``lightning.pytorch`` or the other."""
+    """Return the Lightning that the trainer is of: ``lightning.pytorch``, ``pytorch_lightning``."""
     theirs = _pytorch_lightning
     return theirs if theirs and isinstance(trainer, theirs.Trainer) else lightning.pytorch
 
 
-def own_with(methods: type, cls: type[T], trainer: Trainer) -> type[T]:
-    """Return a subclass of what `own` returns, with ``methods`` in front of those it has."""
-    return type(methods.__name__, (methods, own(cls, trainer)), {})
+def own_with(mixin: type, cls: type[T], trainer: Trainer) -> type[T]:
+    """Return a subclass of `own`, with the methods of ``mixin``."""
+    return type(mixin.__name__, (mixin, own(cls, trainer)), {})
 
 
-def _twin(cls: type[T]) -> type[T] | None:
+def _counterpart(cls: type[T]) -> type[T] | None:
     """Return the class of ``pytorch_lightning`` that has the name of ``cls``, if there is one."""
     ours, theirs = "lightning.pytorch.", "pytorch_lightning."
     if _pytorch_lightning is None or not cls.__module__.startswith(ours):
         return None
     module = sys.modules.get(cls.__module__.replace(ours, theirs, 1))
-    twin = getattr(module, cls.__name__, None)
-    return twin if isinstance(twin, type) else None
+    return getattr(module, cls.__name__, None)
 
 
 _CALLBACKS = both(lightning.pytorch.Callback)
