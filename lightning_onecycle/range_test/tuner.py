@@ -281,11 +281,13 @@ def _filter_callbacks_of(module: LightningModule, schedules: list[ScheduleCallba
 
 def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:
     """Say what Lightning says of its own classes, but not of those derived from them."""
-    if isinstance(given, both(kind)) and not isinstance(given, own(kind, trainer)):
+    wanted: type = own(kind, trainer)
+    if isinstance(given, both(kind)) and not isinstance(given, wanted):
+        lightning = package(trainer).__name__
         raise TypeError(
-            f"{name} must be a {kind.__name__} of {package(trainer).__name__}, as the trainer is,"
-            f" got {type(given).__name__}, which is one of the other Lightning: import both from"
-            " the same."
+            f"{name} must be a {kind.__name__} of {lightning}, as the trainer is, got"
+            f" {type(given).__name__}, which is one of the other Lightning: import both from the"
+            " same."
         )
 
 
