@@ -44,25 +44,25 @@ if _log.name.startswith(("lightning.pytorch.", "pytorch_lightning.")):
     rank_zero.log = _log  # The messages stay with the Lightning that the user has imported.
 
 
-def both(*classes: type[T]) -> tuple[type[T], ...]:
+def of_either_lightning(*classes: type[T]) -> tuple[type[T], ...]:
     """Return ``classes`` and their counterparts in ``pytorch_lightning``, for ``isinstance``."""
     return (*classes, *filter(None, map(_counterpart, classes)))
 
 
-def own(cls: type[T], trainer: Trainer) -> type[T]:
+def class_for(cls: type[T], trainer: Trainer) -> type[T]:
     """Return ``cls``, or its counterpart where the trainer is of ``pytorch_lightning``."""
-    return (package(trainer) is _pytorch_lightning and _counterpart(cls)) or cls
+    return (lightning_of(trainer) is _pytorch_lightning and _counterpart(cls)) or cls
 
 
-def package(trainer: Trainer) -> Any:
+def lightning_of(trainer: Trainer) -> Any:
     """Return the Lightning that the trainer is of: ``lightning.pytorch``, ``pytorch_lightning``."""
     theirs = _pytorch_lightning
     return theirs if theirs and isinstance(trainer, theirs.Trainer) else lightning.pytorch
 
 
-def own_with(mixin: type, cls: type[T], trainer: Trainer) -> type[T]:
-    """Return a subclass of `own`, with the methods of ``mixin``."""
-    return type(mixin.__name__, (mixin, own(cls, trainer)), {})
+def subclass_for(mixin: type, cls: type[T], trainer: Trainer) -> type[T]:
+    """Return a subclass of what `class_for` returns, with the methods of ``mixin``."""
+    return type(mixin.__name__, (mixin, class_for(cls, trainer)), {})
 
 
 def _counterpart(cls: type[T]) -> type[T] | None:
@@ -74,7 +74,7 @@ def _counterpart(cls: type[T]) -> type[T] | None:
     return getattr(module, cls.__name__, None)
 
 
-_CALLBACKS = both(lightning.pytorch.Callback)
+_CALLBACKS = of_either_lightning(lightning.pytorch.Callback)
 
 
 class _CallbackType(ABCMeta):

@@ -11,7 +11,7 @@ import math
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 
-from lightning_onecycle._lightning import both
+from lightning_onecycle._lightning import of_either_lightning
 from lightning_onecycle.batch_size import BatchSizeSchedule
 
 
@@ -41,7 +41,7 @@ def batches_in(trainer: Trainer, epoch: int) -> int | float:
 def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
     """Return the trainer's ``GradientAccumulationScheduler``, or one that says what it does now."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, both(GradientAccumulationScheduler)):
+        if isinstance(callback, of_either_lightning(GradientAccumulationScheduler)):
             return callback
     return GradientAccumulationScheduler({0: trainer.accumulate_grad_batches})
 
@@ -77,7 +77,10 @@ def _steps_in_this_epoch(trainer: Trainer) -> int:
 def time_limit(trainer: Trainer) -> Timer | None:
     """Return the ``Timer`` that ends the fit (``max_time`` makes one), or None."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, both(Timer)) and callback.time_remaining() is not None:
+        if (
+            isinstance(callback, of_either_lightning(Timer))
+            and callback.time_remaining() is not None
+        ):
             return callback
     return None
 

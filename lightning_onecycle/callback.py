@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.types import LRSchedulerConfig
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, known, number, whole
-from lightning_onecycle._lightning import Callback, both
+from lightning_onecycle._lightning import Callback, of_either_lightning
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
@@ -243,7 +243,11 @@ class ScheduleCallback(Callback):
 
     @rank_zero_only
     def _log_figure(self, trainer: Trainer) -> None:
-        loggers = [log for log in trainer.loggers if isinstance(log, both(TensorBoardLogger))]
+        loggers = [
+            log
+            for log in trainer.loggers
+            if isinstance(log, of_either_lightning(TensorBoardLogger))
+        ]
         if not loggers or find_spec("matplotlib") is None:
             return
         scheduler = self.schedulers[0]
