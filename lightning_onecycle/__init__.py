@@ -1,5 +1,6 @@
 """Leslie Smith's 1cycle policy for PyTorch Lightning."""
 
+import lightning_onecycle._lightning  # noqa: F401  # first: it looks at what is imported already
 from lightning_onecycle.batch_norm import BatchNormRecalibration
 from lightning_onecycle.batch_size import BatchSizeSchedule, scale_lr
 from lightning_onecycle.callback import OneCycle, ScheduleCallback

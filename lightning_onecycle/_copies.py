@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_onecycle._lightning import both
+from lightning_onecycle._lightning import of_either_lightning
 
 HELD_AS_DATA = (Dataset, DataLoader, CombinedLoader, LightningDataModule)
 _HOOKS = (
@@ -35,7 +35,7 @@ def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[dict[int, Any],
     """
     memo: dict[int, Any] = {}
     held: list[Any] = []
-    data = both(*HELD_AS_DATA)
+    data = of_either_lightning(*HELD_AS_DATA)
     for shared in (trainer, trainer.strategy, *trainer.loggers, trainer.datamodule):  # type: ignore[attr-defined]
         memo[id(shared)] = shared
     for child in module.modules():

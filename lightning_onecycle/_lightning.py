@@ -1,71 +1,102 @@
 """The two names of Lightning, ``lightning.pytorch`` and ``pytorch_lightning``: two sets of classes.
 
-This package imports the first, and works with a trainer of either. The second is only looked for
-among what has been imported: an object of a class that nobody has imported does not exist.
+This package uses the first, and imports the second too where it is installed: its callbacks derive
+from the ``Callback`` of each, and a trainer of either takes them.
 """
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import sys
-from typing import Any, TypeVar
+from abc import ABCMeta
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lightning.pytorch import Callback as _Callback
-from lightning.pytorch import Trainer
+import lightning_utilities.core.rank_zero as rank_zero
+
+_log = rank_zero.log  # Each Lightning puts a logger of its own there when it is imported.
+
+import lightning.pytorch  # noqa: E402
+from lightning.pytorch import Trainer  # noqa: E402
 
 T = TypeVar("T")
 
 
-def both(*classes: type[T]) -> tuple[type[T], ...]:
-    """Return ``classes``, and those of the same names in ``pytorch_lightning`` if it is loaded.
-
-    For ``isinstance``; to be called anew each time, as it may be loaded later.
-    """
-    return (*classes, *filter(None, map(_twin, classes)))
-
-
-def own(cls: type[T], trainer: Trainer) -> type[T]:
-    """Return ``cls``, or the class of the same name in the Lightning that the trainer is of."""
-    twin = _twin(Trainer)
-    return (twin and isinstance(trainer, twin) and _twin(cls)) or cls
-
-
-def package(trainer: Trainer) -> Any:
-    """Return the Lightning that the trainer is of, ``lightning.pytorch`` or the other."""
-    return sys.modules[own(Trainer, trainer).__module__.removesuffix(".trainer.trainer")]
+def _import_pytorch_lightning() -> ModuleType | None:
+    """Return ``pytorch_lightning``, or None where it is not installed or cannot be imported."""
+    try:
+        if find_spec("pytorch_lightning") is None:
+            return None
+        module = importlib.import_module("pytorch_lightning")
+        _ = module.Callback, module.Trainer  # A mere folder of that name has neither.
+        return module
+    except Exception as error:
+        rank_zero.rank_zero_warn(
+            f"pytorch_lightning cannot be imported ({type(error).__name__}: {error})."
+            " lightning_onecycle works with lightning.pytorch alone."
+        )
+        return None
 
 
-def own_with(methods: type, cls: type[T], trainer: Trainer) -> type[T]:
-    """Return a subclass of what `own` returns, with ``methods`` in front of those it has."""
-    return type(methods.__name__, (methods, own(cls, trainer)), {})
+_pytorch_lightning = _import_pytorch_lightning()
+if _log.name.startswith(("lightning.pytorch.", "pytorch_lightning.")):
+    rank_zero.log = _log  # The messages stay with the Lightning that the user has imported.
 
 
-def _twin(cls: type[T]) -> type[T] | None:
+def of_either_lightning(*classes: type[T]) -> tuple[type[T], ...]:
+    """Return ``classes`` and their counterparts in ``pytorch_lightning``, for ``isinstance``."""
+    return (*classes, *filter(None, map(_counterpart, classes)))
+
+
+def class_for(cls: type[T], trainer: Trainer) -> type[T]:
+    """Return ``cls``, or its counterpart where the trainer is of ``pytorch_lightning``."""
+    return (lightning_of(trainer) is _pytorch_lightning and _counterpart(cls)) or cls
+
+
+def lightning_of(trainer: Trainer) -> Any:
+    """Return the Lightning that the trainer is of: ``lightning.pytorch``, ``pytorch_lightning``."""
+    theirs = _pytorch_lightning
+    return theirs if theirs and isinstance(trainer, theirs.Trainer) else lightning.pytorch
+
+
+def subclass_for(mixin: type, cls: type[T], trainer: Trainer) -> type[T]:
+    """Return a subclass of what `class_for` returns, with the methods of ``mixin``."""
+    return type(mixin.__name__, (mixin, class_for(cls, trainer)), {})
+
+
+def _counterpart(cls: type[T]) -> type[T] | None:
+    """Return the class of ``pytorch_lightning`` that has the name of ``cls``, if there is one."""
     ours, theirs = "lightning.pytorch.", "pytorch_lightning."
-    if not cls.__module__.startswith(ours):
+    if _pytorch_lightning is None or not cls.__module__.startswith(ours):
         return None
     module = sys.modules.get(cls.__module__.replace(ours, theirs, 1))
-    twin = getattr(module, cls.__name__, None)
-    return twin if isinstance(twin, type) else None
+    return getattr(module, cls.__name__, None)
 
 
-class Callback(_Callback):
-    """A callback of Lightning's, by both names as soon as both are loaded.
+_CALLBACKS = of_either_lightning(lightning.pytorch.Callback)
 
-    Their hooks are the same, so that a trainer of either runs it; but ``Trainer(callbacks=...)``
-    and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
+
+class _CallbackType(ABCMeta):
+    """Allows ``class Mine(pl.Callback, OneCycle)``, by leaving out what `OneCycle` derives from.
+
+    Python refuses a base in front of its subclass. An `ABCMeta`, because bases may be abstract.
     """
 
-    def __init__(self) -> None:
-        _join()  # it may have been imported behind this package
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **arguments: Any
+    ) -> Any:
+        inherited = {ancestor for base in bases for ancestor in base.__mro__[1:]}
+        kept = (base for base in bases if base not in _CALLBACKS or base not in inherited)
+        return super().__new__(cls, name, tuple(kept), namespace, **arguments)
 
 
-def _join() -> None:
-    bases = both(_Callback)
-    if Callback.__bases__ != bases:
-        # Not where a class of the user's has the other Callback in front of one of ours.
-        with contextlib.suppress(TypeError):
-            Callback.__bases__ = bases
+if TYPE_CHECKING:  # Type checkers know no bases that are computed.
+    from lightning.pytorch import Callback as Callback
+else:
 
+    class Callback(*_CALLBACKS, metaclass=_CallbackType):
+        """A callback of Lightning's, by both names.
 
-_join()
+        ``Trainer(callbacks=...)`` and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
+        """

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_onecycle._lightning import both
+from lightning_onecycle._lightning import of_either_lightning
 from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
 
@@ -50,7 +50,11 @@ class ScheduleLog:
     @rank_zero_only
     def figure(self, trainer: Trainer, scheduler: ScheduleLR) -> None:
         """Draw the plan for TensorBoard, where matplotlib is installed."""
-        loggers = [log for log in trainer.loggers if isinstance(log, both(TensorBoardLogger))]
+        loggers = [
+            log
+            for log in trainer.loggers
+            if isinstance(log, of_either_lightning(TensorBoardLogger))
+        ]
         if not loggers or find_spec("matplotlib") is None:
             return
         peak = max(scheduler.max_lrs)

@@ -19,7 +19,7 @@ from torch.utils.data import (
 )
 
 from lightning_onecycle._checks import whole
-from lightning_onecycle._lightning import Callback, own
+from lightning_onecycle._lightning import Callback, class_for
 
 
 class BatchNormRecalibration(Callback):
@@ -58,7 +58,9 @@ class BatchNormRecalibration(Callback):
         self._layers = [module for module in pl_module.modules() if isinstance(module, _BatchNorm)]
         self._layers = [layer for layer in self._layers if layer.track_running_stats]
         self._in_training = self._layers
-        if self._layers and not is_overridden("forward", pl_module, own(LightningModule, trainer)):
+        if self._layers and not is_overridden(
+            "forward", pl_module, class_for(LightningModule, trainer)
+        ):
             rank_zero_info(
                 "BatchNormRecalibration leaves the statistics alone: it needs a forward method of"
                 f" {type(pl_module).__name__}."

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 
-from lightning_onecycle._lightning import both
+from lightning_onecycle._lightning import of_either_lightning
 from lightning_onecycle._loaders import batch_size_of
 from lightning_onecycle.batch_size import BatchSizeSchedule
 
@@ -49,7 +49,7 @@ def _changes_batch_size(trainer: Trainer) -> BatchSizeSchedule | None:
 def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
     """Return the trainer's ``GradientAccumulationScheduler``, or one that says what it does now."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, both(GradientAccumulationScheduler)):
+        if isinstance(callback, of_either_lightning(GradientAccumulationScheduler)):
             return callback
     return GradientAccumulationScheduler({0: trainer.accumulate_grad_batches})
 
@@ -109,7 +109,10 @@ def epoch_size(trainer: Trainer, epoch: int) -> dict[str, int] | None:
 def time_limit(trainer: Trainer) -> Timer | None:
     """Return the ``Timer`` that ends the fit (``max_time`` makes one), or None."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, both(Timer)) and callback.time_remaining() is not None:
+        if (
+            isinstance(callback, of_either_lightning(Timer))
+            and callback.time_remaining() is not None
+        ):
             return callback
     return None
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module, what_is_shared
-from lightning_onecycle._lightning import both, own, own_with
+from lightning_onecycle._lightning import class_for, of_either_lightning, subclass_for
 
 _HAVE_STATE = (*HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
@@ -116,7 +116,7 @@ def isolated(
         _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
         if trainer.loggers:
             directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            logs_nothing: Any = own_with(_HasADirectory, DummyLogger, trainer)
+            logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
             trainer.loggers = [logs_nothing(stack.enter_context(directory))]
         yield copied
 
@@ -142,12 +142,14 @@ def _owners(trainer: Trainer) -> list[Any]:
 def _prepare(
     trainer: Trainer, kept: _Kept, callbacks: list[Callback], memo: dict[int, Any]
 ) -> None:
-    fit_loop = own(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
-    epoch_loop = own(_TrainingEpochLoop, trainer)(trainer, trainer.min_steps, trainer.max_steps)
+    fit_loop = class_for(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
+    epoch_loop = class_for(_TrainingEpochLoop, trainer)(
+        trainer, trainer.min_steps, trainer.max_steps
+    )
     trainer.fit_loop, fit_loop.epoch_loop = fit_loop, epoch_loop
     trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
-    trainer.profiler = own(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
-    connector = own_with(_NothingToResume, _CheckpointConnector, trainer)
+    trainer.profiler = class_for(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
+    connector = subclass_for(_NothingToResume, _CheckpointConnector, trainer)
     trainer._checkpoint_connector = connector(trainer)
     strategy = trainer.strategy
     strategy._launcher = None
@@ -216,7 +218,7 @@ class _Kept:
     def data(self, roots: Iterable[Any]) -> None:
         """Remember loaders, and what they hold: samplers, datasets, generators, in any depth."""
         found = deque(roots)
-        never_entered = both(*_NEVER_ENTERED)
+        never_entered = of_either_lightning(*_NEVER_ENTERED)
         while found and len(self._seen) < _MOST_OBJECTS:
             item = found.popleft()
             if id(item) in self._seen or isinstance(item, never_entered):

@@ -4,12 +4,15 @@ import csv
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
+from multiprocessing import get_context
+from typing import Generic, TypeVar
 
 import lightning.pytorch
-import lightning_utilities.core.rank_zero as rank_zero
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -31,12 +34,9 @@ from lightning_onecycle import (
     constant,
     one_cycle,
 )
-from lightning_onecycle._lightning import Callback
 from lightning_onecycle.isolation import isolated
 
-log = rank_zero.log
 pytorch_lightning = pytest.importorskip("pytorch_lightning")
-rank_zero.log = log  # what is imported last takes it, and other tests listen to it
 ours, theirs = lightning.pytorch, pytorch_lightning
 either = pytest.mark.parametrize("tree", [ours, theirs], ids=lambda tree: tree.__name__)
 PAIRS = [(theirs, theirs), (theirs, ours), (ours, theirs)]
@@ -165,44 +165,6 @@ def test_one_cycle_is_laid_over_the_steps_that_are_taken(tree, accumulation, tot
     recorder, _ = fit(tree, *callbacks, **arguments)
     assert len(recorder.used) == total
     assert recorder.used == cycle(total, 0.4)
-
-
-@either
-def test_a_callback_is_one_of_the_trainers_own(tree):
-    callback = OneCycle()
-    assert isinstance(callback, tree.Callback)
-    # Lightning asks that before it makes a list of it.
-    assert callback in tree.Trainer(callbacks=callback, logger=False, accelerator="cpu").callbacks
-
-
-@pytest.fixture
-def imported_first():
-    bases = Callback.__bases__
-    Callback.__bases__ = (ours.Callback,)
-    yield
-    Callback.__bases__ = bases
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        BatchNormRecalibration,
-        lambda: BatchSizeSchedule([(0, 8)]),
-        GeneralizationGap,
-        GradientNoiseScale,
-        LRFinder,
-        OneCycle,
-        lambda: RunRecord("result.json"),
-        lambda: ScheduleCallback(constant()),
-        Sharpness,
-        StopOnDivergence,
-    ],
-)
-def test_a_callback_is_one_of_both_though_the_package_was_imported_first(make, imported_first):
-    assert not issubclass(Callback, theirs.Callback)
-    callback = make()
-    assert isinstance(callback, ours.Callback)
-    assert isinstance(callback, theirs.Callback)
 
 
 @either
@@ -498,43 +460,252 @@ def test_a_record_says_how_the_run_ended(tree, end, status, tmp_path):
     assert result["steps"] == {"": 12, "nan": 5}.get(end, 4)
 
 
+# ---- classes of the user's ------------------------------------------------------------------
+
+
+def their_callback_first():
+    class Mine(theirs.Callback, OneCycle):
+        pass
+
+    return Mine
+
+
+def our_callback_first():
+    class Mine(ours.Callback, OneCycle):
+        pass
+
+    return Mine
+
+
+def both_callbacks_last():
+    class Mine(OneCycle, theirs.Callback, ours.Callback):
+        pass
+
+    return Mine
+
+
+def a_mixin():
+    class Mixin(theirs.Callback):
+        def on_fit_start(self, trainer, pl_module):
+            super().on_fit_start(trainer, pl_module)
+
+    class Mine(Mixin, OneCycle):
+        pass
+
+    return Mine
+
+
+def an_abstract_class():
+    class Base(theirs.Callback, ABC):
+        @abstractmethod
+        def on_exception(self, trainer, pl_module, exception):
+            pass
+
+    class Mine(Base, OneCycle):
+        def on_exception(self, trainer, pl_module, exception):
+            pass
+
+    return Mine
+
+
+def an_abstract_class_of_ours():
+    class Base(OneCycle, ABC):
+        @abstractmethod
+        def on_exception(self, trainer, pl_module, exception):
+            pass
+
+    class Mine(Base):
+        on_exception = OneCycle.on_exception
+
+    return Mine
+
+
+def a_generic_class():
+    class Mine(OneCycle, Generic[TypeVar("T")]):
+        pass
+
+    return Mine[int]
+
+
+def a_class_that_its_subclasses_give_an_argument():
+    class Base(theirs.Callback):
+        def __init_subclass__(cls, *, tag, **arguments):
+            super().__init_subclass__(**arguments)
+            cls.tag = tag
+
+    class Mine(Base, OneCycle, tag="mine"):
+        pass
+
+    assert Mine.tag == "mine"
+    return Mine
+
+
+def slots():
+    class Mine(OneCycle):
+        __slots__ = ("more",)
+
+    return Mine
+
+
+def a_metaclass():
+    class Meta(type(OneCycle)):
+        def __call__(cls, *args, **kwargs):
+            return super().__call__(*args, **kwargs)
+
+    class Mine(OneCycle, metaclass=Meta):
+        pass
+
+    return Mine
+
+
+def trains_in_both(form):
+    mine = form()
+    for tree in (ours, theirs):
+        assert isinstance(OneCycle(), tree.Callback)
+        recorder, trainer = fit(tree, mine(max_lr=0.4))
+        assert recorder.used == cycle(12, 0.4)
+        assert isinstance(trainer.callbacks[0], tree.Callback)
+
+
+def in_a_process_of_its_own(function, *arguments):
+    """Call a function where the classes that it defines, and what they do, end with it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        pool.submit(function, *arguments).result()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing to fork with")
+@pytest.mark.parametrize(
+    "form",
+    [
+        their_callback_first,
+        our_callback_first,
+        both_callbacks_last,
+        a_mixin,
+        an_abstract_class,
+        an_abstract_class_of_ours,
+        a_generic_class,
+        a_class_that_its_subclasses_give_an_argument,
+        slots,
+        a_metaclass,
+    ],
+)
+def test_a_subclass_trains_in_both_and_leaves_ours_callbacks_of_both(form):
+    in_a_process_of_its_own(trains_in_both, form)
+
+
+def is_refused_by_python():
+    class Meta(type):
+        pass
+
+    with pytest.raises(TypeError, match="metaclass conflict"):
+
+        class Mine(OneCycle, metaclass=Meta):
+            pass
+
+    for tree in (ours, theirs):
+        assert isinstance(OneCycle(), tree.Callback)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing to fork with")
+def test_a_metaclass_has_to_derive_from_that_of_the_callbacks():
+    in_a_process_of_its_own(is_refused_by_python)
+
+
 # ---- in processes of their own --------------------------------------------------------------
 
 
-RUN = """
-    from lightning_onecycle import OneCycle, Tuner
+ORDER = """
+    import copy
+    import pickle
+
+    import {first}
+    from lightning_onecycle import OneCycle
+
+    early = OneCycle()
+
+    import lightning.pytorch
+    import lightning_onecycle
+    import lightning_utilities.core.rank_zero as rank_zero
+    import pytorch_lightning
+
+    arguments = {{
+        "BatchSizeSchedule": [[(0, 8)]],
+        "RunRecord": ["result.json"],
+        "ScheduleCallback": [lightning_onecycle.constant()],
+    }}
+    for tree in (lightning.pytorch, pytorch_lightning):
+        for callback in (early, copy.deepcopy(early), pickle.loads(pickle.dumps(early))):
+            assert isinstance(callback, tree.Callback)
+            trainer = tree.Trainer(callbacks=callback, logger=False, accelerator="cpu")
+            assert callback in trainer.callbacks
+
+        kinds = [
+            item
+            for item in map(vars(lightning_onecycle).get, lightning_onecycle.__all__)
+            if isinstance(item, type) and issubclass(item, tree.Callback)
+        ]
+        for kind in kinds:
+            assert isinstance(kind(*arguments.get(kind.__name__, ())), tree.Callback)
+        print("SAYS", *(kind.__name__ for kind in kinds))
+    print("SAYS", rank_zero.log.name)
+"""
+CALLBACKS = [
+    *("BatchNormRecalibration", "BatchSizeSchedule", "GeneralizationGap", "GradientNoiseScale"),
+    *("LRFinder", "OneCycle", "RunRecord", "ScheduleCallback", "Sharpness", "StopOnDivergence"),
+]
+
+
+@pytest.mark.parametrize(
+    ("first", "logs"),
+    [
+        ("lightning_onecycle", "pytorch_lightning"),
+        ("lightning.pytorch", "lightning.pytorch"),
+        ("pytorch_lightning", "pytorch_lightning"),
+    ],
+)
+def test_callbacks_are_of_both_whatever_is_imported_first(tmp_path, first, logs):
+    """And who sets the level of the Lightning that they use silences its messages."""
+    names = f"SAYS {' '.join(CALLBACKS)}"
+    log = f"SAYS {logs}.utilities.rank_zero"
+    assert python(tmp_path, ORDER.format(first=first)) == [names, names, log]
+
+
+SPAWN = """
     import torch
-    from pytorch_lightning import Trainer
+    from lightning_onecycle import OneCycle
+    from pytorch_lightning import Callback, Trainer
     from pytorch_lightning.demos.boring_classes import BoringModel
 
     class Model(BoringModel):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    options = dict.fromkeys(quiet, False) | {"accelerator": "cpu", "max_epochs": 1}
-    trainer = Trainer(callbacks=OneCycle(), **options)
-    curve = Tuner(trainer).lr_find(Model(), num_training=5, max_lr=0.1)
-    trainer.fit(Model())
-    print("SAYS", trainer.global_step, len(curve.losses))
+        def on_train_end(self):
+            (one_cycle,) = (c for c in self.trainer.callbacks if isinstance(c, OneCycle))
+            lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+            print("SAYS", isinstance(one_cycle, Callback), self.trainer.global_step, lr)
+
+    if __name__ == "__main__":
+        quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+        options = dict.fromkeys(quiet, False) | {"accelerator": "cpu", "max_epochs": 1}
+        Trainer(callbacks=OneCycle(), strategy="ddp_spawn", devices=1, **options).fit(Model())
 """
 
 
-def test_the_package_may_be_imported_first(tmp_path):
-    assert python(tmp_path, RUN) == ["SAYS 64 5"]
+def test_a_process_that_is_started_anew(tmp_path):
+    assert python(tmp_path, SPAWN) == ["SAYS True 64 0.0001"]
 
 
 CLI = """
     import torch
-    from pytorch_lightning.cli import LightningCLI
-    from pytorch_lightning.demos.boring_classes import BoringDataModule, BoringModel
+    {imports}
 
     class Model(BoringModel):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
 
         def on_train_start(self):
-            (cycle,) = (c for c in self.trainer.callbacks if hasattr(c, "schedule"))
+            (cycle,) = (c for c in self.trainer.callbacks if isinstance(c, OneCycle))
             print("SAYS", cycle.schedulers[0].max_lrs, cycle.schedulers[0].total_steps)
 
     if __name__ == "__main__":
@@ -560,23 +731,16 @@ trainer:
 """
 
 
-def test_its_command_line_takes_the_callbacks(tmp_path):
+@pytest.mark.parametrize("is_first", [True, False], ids=["ours first", "ours last"])
+@either
+def test_its_command_line_takes_the_callbacks(tmp_path, tree, is_first):
     pytest.importorskip("jsonargparse")
+    imports = [
+        f"from {tree.__name__}.cli import LightningCLI",
+        f"from {tree.__name__}.demos.boring_classes import BoringDataModule, BoringModel",
+    ]
+    imports.insert(0 if is_first else 2, "from lightning_onecycle import OneCycle")
     (tmp_path / "onecycle.yaml").write_text(YAML)
-    assert python(tmp_path, CLI, "fit", "--config=onecycle.yaml") == ["SAYS [0.4] 64"]
+    script = CLI.format(imports="; ".join(imports))
+    assert python(tmp_path, script, "fit", "--config=onecycle.yaml") == ["SAYS [0.4] 64"]
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"
-
-
-MIXED = """
-    from lightning_onecycle import OneCycle, StopOnDivergence
-    import pytorch_lightning as pl
-
-    class Mine(pl.Callback, OneCycle):
-        pass
-
-    print("SAYS", isinstance(OneCycle(), pl.Callback), type(StopOnDivergence()).__name__)
-"""
-
-
-def test_a_class_that_puts_the_other_callback_in_front_leaves_ours_usable(tmp_path):
-    assert python(tmp_path, MIXED) == ["SAYS False StopOnDivergence"]

@@ -9,11 +9,21 @@ from pathlib import Path
 import pytest
 
 import lightning_onecycle
+from conftest import python
 
 PACKAGE = Path(lightning_onecycle.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-# Its classes are looked for where a user has imported it.
+# Where it is installed, `_lightning.py` imports it, by its name.
 OTHER_LIGHTNING = {"pytorch_lightning", "lightning_fabric"}
+# In a process that runs this first, only `lightning` is installed.
+ONLY_LIGHTNING = f"""
+from importlib.machinery import PathFinder
+
+find_spec = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *args: (
+    None if name.partition(".")[0] in {OTHER_LIGHTNING} else find_spec(name, *args)
+)
+"""
 MAY_KNOW_HYDRA = {"sweep", "_hydra"}
 # Reads what Hydra has written beside a run, and does without Hydra.
 READS_ITS_FILES = PACKAGE / "report" / "runs.py"
@@ -50,6 +60,7 @@ def imports(path, *, everywhere=True):
 
 def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     added = run(
+        f"{ONLY_LIGHTNING}\n"
         "import sys, lightning.pytorch; before = set(sys.modules); import lightning_onecycle;"
         " print(*sorted(set(sys.modules) - before))"
     )
@@ -58,6 +69,32 @@ def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     assert others <= {"filelock"}  # small; anything else belongs into the function that needs it
     assert "lightning_onecycle.callback" in ours
     assert not {"lightning_onecycle.sweep", "lightning_onecycle._hydra"} & ours
+
+
+def test_a_pytorch_lightning_that_cannot_be_imported_is_told_once_and_left_out(tmp_path):
+    (tmp_path / "pytorch_lightning").mkdir()
+    (tmp_path / "pytorch_lightning" / "__init__.py").write_text("import torch.no_such_module")
+    (line,) = python(
+        tmp_path,
+        """
+        import warnings
+
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            from lightning_onecycle import OneCycle
+        from lightning.pytorch import Trainer
+
+        one_cycle = OneCycle()
+        trainer = Trainer(callbacks=one_cycle, logger=False, accelerator="cpu")
+        assert one_cycle in trainer.callbacks
+        messages = [str(warning.message) for warning in told]
+        print("SAYS", *(text for text in messages if "pytorch_lightning" in text))
+        """,
+    )
+    assert line == (
+        "SAYS pytorch_lightning cannot be imported (ModuleNotFoundError: No module named"
+        " 'torch.no_such_module'). lightning_onecycle works with lightning.pytorch alone."
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

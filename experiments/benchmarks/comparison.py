@@ -122,7 +122,10 @@ def of_train_speed() -> Iterator[Row]:
 def of_import_time() -> Iterator[Row]:
     """What importing it adds to importing Lightning."""
     theirs, ours = kept("import_time")["rows"]
-    question = f"processor's seconds of `import {ours['import']}`, after `{theirs['import']}`"
+    question = (
+        f"processor's seconds of `import {ours['import']}`, after `{theirs['import']}` and without"
+        " `pytorch_lightning`"
+    )
     yield line(question, ours["processor (s)"], {theirs["import"]: theirs["processor (s)"]}, 3)
 
 

@@ -4,6 +4,7 @@
 
 Both are timed one after the other in a fresh process, on the clock and on the processor, which a
 busy machine disturbs less; a first process, which is not counted, brings the files from the disk.
+``pytorch_lightning`` is hidden: where it is installed, the package imports it as well.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from experiments.rows import markdown
 IMPORTS = ("lightning.pytorch", "lightning_onecycle")
 CODE = """
 import json, sys, time
+sys.modules["pytorch_lightning"] = None
 rows = []
 for name in sys.argv[1:]:
     before, clock, processor = len(sys.modules), time.perf_counter(), time.process_time()
@@ -65,7 +67,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     arguments = parser.parse_args()
     rows = measure(arguments.repeats)
-    said = f"One import after the other in a fresh process, medians of {arguments.repeats}"
+    said = (
+        "One import after the other in a fresh process, without `pytorch_lightning`,"
+        f" medians of {arguments.repeats}"
+    )
     keep("import_time", rows, f"{said}:\n\n{markdown(rows, 3)}\n")
 
 

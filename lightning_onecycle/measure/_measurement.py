@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lightning_onecycle._checks import whole
 from lightning_onecycle._copies import copy_module, what_is_shared
-from lightning_onecycle._lightning import Callback, both, own
+from lightning_onecycle._lightning import Callback, class_for, of_either_lightning
 from lightning_onecycle.isolation import _random_state
 
 
@@ -64,7 +64,7 @@ class Measurement(Callback):
             )
         strategy = trainer.strategy
         if (
-            not isinstance(strategy, both(SingleDeviceStrategy, DDPStrategy))
+            not isinstance(strategy, of_either_lightning(SingleDeviceStrategy, DDPStrategy))
             or strategy.handles_gradient_accumulation  # DeepSpeed
         ):
             raise MisconfigurationException(
@@ -116,7 +116,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
         copied.log = copied.log_dict = _nothing  # type: ignore[method-assign]
         if trainer.loggers:
             stack.callback(setattr, trainer, "loggers", trainer.loggers)
-            trainer.loggers = [own(DummyLogger, trainer)()]
+            trainer.loggers = [class_for(DummyLogger, trainer)()]
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
             # A copy would be compiled anew each time, and has no second derivative then.
             stack.enter_context(torch.compiler.set_stance("force_eager"))

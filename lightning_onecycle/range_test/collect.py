@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
-from lightning_onecycle._lightning import package
+from lightning_onecycle._lightning import lightning_of
 from lightning_onecycle._loaders import batch_size_of
 from lightning_onecycle._writer import writer_of
 from lightning_onecycle.budget import accumulation_plan
@@ -76,7 +76,7 @@ def conditions_of(
             "architecture": zlib.crc32(str(model).encode()),
             **{f"hparams.{k}": v for k, v in model.hparams.items() if k not in _NOT_A_SETTING},
         },
-        versions={"torch": torch.__version__, "lightning": package(trainer).__version__},
+        versions={"torch": torch.__version__, "lightning": lightning_of(trainer).__version__},
     )
 
 

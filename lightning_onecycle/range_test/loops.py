@@ -11,7 +11,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from lightning_onecycle._lightning import own, own_with
+from lightning_onecycle._lightning import class_for, subclass_for
 
 
 class EndsAndValidates(Protocol):
@@ -29,16 +29,16 @@ def loop_for(trainer: Trainer, test: EndsAndValidates) -> _FitLoop:
 
     Its limits are those that the user's code sees.
     """
-    fit: Any = own_with(_TestFitLoop, _FitLoop, trainer)
-    epoch: Any = own_with(_TestEpochLoop, _TrainingEpochLoop, trainer)
-    validation: Any = own_with(_TestValidationLoop, _EvaluationLoop, trainer)
+    fit: Any = subclass_for(_TestFitLoop, _FitLoop, trainer)
+    epoch: Any = subclass_for(_TestEpochLoop, _TrainingEpochLoop, trainer)
+    validation: Any = subclass_for(_TestValidationLoop, _EvaluationLoop, trainer)
 
     loop = fit(trainer, trainer.min_epochs, trainer.max_epochs)
     loop.epoch_loop = epoch(trainer, trainer.min_steps, trainer.max_steps)
     loop.epoch_loop.val_loop = validation(
         trainer,
-        own(TrainerFn, trainer).FITTING,
-        own(RunningStage, trainer).VALIDATING,
+        class_for(TrainerFn, trainer).FITTING,
+        class_for(RunningStage, trainer).VALIDATING,
         verbose=False,
         inference_mode=False,
     )

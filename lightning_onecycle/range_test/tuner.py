@@ -27,7 +27,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch.utils.data import DataLoader
 
 from lightning_onecycle._checks import choice, number, whole
-from lightning_onecycle._lightning import both, own, package
+from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.isolation import isolated
 from lightning_onecycle.measure._measurement import Measurement
@@ -63,7 +63,7 @@ class Tuner:
     """
 
     def __init__(self, trainer: Trainer) -> None:
-        if not isinstance(trainer, both(Trainer)):
+        if not isinstance(trainer, of_either_lightning(Trainer)):
             raise TypeError(f"trainer must be a Lightning Trainer, got {type(trainer).__name__}")
         self.trainer = trainer
 
@@ -128,7 +128,7 @@ class Tuner:
                 learning rate, the module holds something that cannot be copied, or a strategy such
                 as FSDP has taken it apart in a fit.
         """
-        if not isinstance(getattr(model, "_orig_mod", model), both(LightningModule)):
+        if not isinstance(getattr(model, "_orig_mod", model), of_either_lightning(LightningModule)):
             raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
         options = checked(
             min_lr=min_lr,
@@ -150,7 +150,7 @@ class Tuner:
                 f"lr_find cannot copy a module that {type(strategy).__name__} has taken apart: call"
                 " it before fit, or with a new trainer and a new module."
             )
-        if isinstance(train_dataloaders, both(LightningDataModule)):
+        if isinstance(train_dataloaders, of_either_lightning(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
         _refuse_mixture(self.trainer, "model", getattr(model, "_orig_mod", model), LightningModule)
         _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
@@ -159,7 +159,7 @@ class Tuner:
         holders = list(_holders(model, attr_name)) if update_attr else []
         launcher = self.trainer.strategy.launcher
         task = (model, train_dataloaders, val_dataloaders, datamodule, options)
-        if isinstance(launcher, both(_MultiProcessingLauncher)):
+        if isinstance(launcher, of_either_lightning(_MultiProcessingLauncher)):
             curve = pickle.loads(launcher.launch(_pickled_curve, self.trainer, *task))
         elif launcher is not None:
             curve = launcher.launch(run, self.trainer, *task)
@@ -263,7 +263,7 @@ def _pickled_curve(*args: Any) -> bytes:
 def _takes_part(callback: Callback) -> bool:
     from lightning_onecycle.range_test.finder import LRFinder
 
-    return not isinstance(callback, both(*_LEFT_OUT, LRFinder))
+    return not isinstance(callback, of_either_lightning(*_LEFT_OUT, LRFinder))
 
 
 def _filter_callbacks_of(module: LightningModule, schedules: list[ScheduleCallback]) -> None:
@@ -281,11 +281,13 @@ def _filter_callbacks_of(module: LightningModule, schedules: list[ScheduleCallba
 
 def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:
     """Say what Lightning says of its own classes, but not of those derived from them."""
-    if isinstance(given, both(kind)) and not isinstance(given, own(kind, trainer)):
+    wanted: type = class_for(kind, trainer)
+    if isinstance(given, of_either_lightning(kind)) and not isinstance(given, wanted):
+        lightning = lightning_of(trainer).__name__
         raise TypeError(
-            f"{name} must be a {kind.__name__} of {package(trainer).__name__}, as the trainer is,"
-            f" got {type(given).__name__}, which is one of the other Lightning: import both from"
-            " the same."
+            f"{name} must be a {kind.__name__} of {lightning}, as the trainer is, got"
+            f" {type(given).__name__}, which is one of the other Lightning: import both from the"
+            " same."
         )
 
 

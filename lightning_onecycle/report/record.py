@@ -13,7 +13,7 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_onecycle._lightning import Callback, both
+from lightning_onecycle._lightning import Callback, of_either_lightning
 from lightning_onecycle.batch_size import BatchSizeSchedule
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.measure._measurement import Measurement
@@ -116,7 +116,7 @@ class RunRecord(Callback):
         status: Status = "failed"
         if isinstance(exception, Diverged):
             status = "diverged"
-        elif isinstance(exception, (KeyboardInterrupt, *both(SIGTERMException))):
+        elif isinstance(exception, (KeyboardInterrupt, *of_either_lightning(SIGTERMException))):
             status = "interrupted"
         reason = f"{type(exception).__name__}: {exception}".rstrip(": ")
         if self.result.get("status") == "completed":
