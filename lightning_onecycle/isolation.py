@@ -28,10 +28,10 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module, what_is_shared
+from lightning_onecycle import _copies
 from lightning_onecycle._lightning import both, own, own_with
 
-_HAVE_STATE = (*HELD_AS_DATA, Sampler)
+_HAVE_STATE = (*_copies.HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
     *(Trainer, LightningModule, Logger, Tensor, type, types.ModuleType, types.FunctionType),
     *(threading.Thread, BaseProcess, logging.Filterer),
@@ -64,10 +64,12 @@ def isolated(
     generators (Python, NumPy, torch, the trainer's device), and, in loaders, samplers, datasets and
     the data module, and in the objects that these hold: attributes, the contents of plain
     containers, and generators. Loggers' directories are a temporary one, no checkpoint hook runs,
-    and what Lightning is about to resume from stays.
+    and what Lightning is about to resume from stays. An optimizer that was made before
+    ``configure_optimizers`` is called, wherever it is kept, gives way to a copy without its hooks.
 
     What cannot be put back: the contents of arrays and of other objects that a dataset or a data
-    module changes in place, what the module does outside itself, a process group that was started.
+    module changes in place, what the module does outside itself (as with a scheduler that it builds
+    on an optimizer it gets from an object elsewhere), a process group that was started.
 
     A module made by ``torch.compile`` runs uncompiled within.
 
@@ -78,7 +80,8 @@ def isolated(
         keep_callback: Which of the trainer's callbacks take part.
 
     Raises:
-        MisconfigurationException: If the module holds something that cannot be copied.
+        MisconfigurationException: If the module holds something that cannot be copied, or an
+            optimizer trains what is not the module's.
 
     Example:
         >>> import torch
@@ -106,14 +109,15 @@ def isolated(
         kept = _Kept(stack)
         for owner in _owners(trainer):
             kept.attributes(owner)
-        memo, held = what_is_shared(trainer, module)
+        memo, held = _copies.what_is_shared(trainer, module)
         kept.data([*data, *held])
-        copied = copy_module(module, memo)
+        copied = _copies.copy_module(module, memo)
         # A gradient that appears in the original comes from a function that could not be copied.
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "grad", parameter.grad)
             parameter.grad = None
-        _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
+        callbacks = [callback for callback in trainer.callbacks if keep_callback(callback)]  # type: ignore[attr-defined]
+        _prepare(trainer, kept, callbacks, copied, memo)
         if trainer.loggers:
             directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             logs_nothing: Any = own_with(_HasADirectory, DummyLogger, trainer)
@@ -140,12 +144,16 @@ def _owners(trainer: Trainer) -> list[Any]:
 
 
 def _prepare(
-    trainer: Trainer, kept: _Kept, callbacks: list[Callback], memo: dict[int, Any]
+    trainer: Trainer,
+    kept: _Kept,
+    callbacks: list[Callback],
+    copied: LightningModule,
+    memo: _copies.Memo,
 ) -> None:
     fit_loop = own(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
     epoch_loop = own(_TrainingEpochLoop, trainer)(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop, fit_loop.epoch_loop = fit_loop, epoch_loop
-    trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
+    trainer.callbacks = _copies.copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
     trainer.profiler = own(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
     connector = own_with(_NothingToResume, _CheckpointConnector, trainer)
     trainer._checkpoint_connector = connector(trainer)
@@ -163,6 +171,16 @@ def _prepare(
         return process(dataloader)
 
     strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+    setup = strategy.setup_optimizers
+
+    def setup_optimizers(trainer: Trainer) -> None:
+        with _copies.globals_of_the_copy(copied.configure_optimizers, memo):
+            setup(trainer)
+        strategy.optimizers, strategy.lr_scheduler_configs = _copies.optimizers_of_the_copy(
+            copied, strategy.optimizers, strategy.lr_scheduler_configs, memo
+        )
+
+    strategy.setup_optimizers = setup_optimizers  # type: ignore[method-assign]
 
 
 class _HasADirectory:
