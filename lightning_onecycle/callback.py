@@ -98,7 +98,7 @@ class ScheduleCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot go right, and install a `ScheduleLR` on each optimizer."""
-        self._refuse(trainer, pl_module)
+        self.check(trainer, pl_module)
         # The checkpoint of a resumed run is restored after this hook, into these schedulers too.
         # Lightning never calls step() at this frequency, nor a module's own lr_scheduler_step.
         self._configs = [
@@ -118,7 +118,12 @@ class ScheduleCallback(Callback):
         self._last_global_step = None
         self._logged = -1
 
-    def _refuse(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what is known to go wrong at fit start.
+
+        Raises:
+            MisconfigurationException: If the schedule cannot be laid over this fit.
+        """
         name = type(self).__name__
         if trainer.lr_scheduler_configs:
             other = type(trainer.lr_scheduler_configs[0].scheduler).__name__
@@ -176,11 +181,22 @@ class ScheduleCallback(Callback):
             rank_zero_info(f"The schedule is laid over {now} optimizer steps now, not {before}.")
 
     def _plan(self, trainer: Trainer, *, epoch_starts: bool) -> None:
+        self.check_length(trainer)
         if self.total_steps is not None:
             return
         left = budgets.steps_left(trainer, epoch_starts=epoch_starts)
         self._last_global_step = None if left is None else trainer.global_step + left
-        if left is None and self.budget == "steps":
+        self._adjust(trainer)
+
+    def check_length(self, trainer: Trainer) -> None:
+        """Refuse a fit of which the optimizer steps cannot be known; its loaders are set up.
+
+        Raises:
+            MisconfigurationException: If there is no end of it.
+        """
+        if self.total_steps is not None or self.budget == "time":
+            return
+        if budgets.steps_left(trainer, epoch_starts=False) is None:
             name = type(self).__name__
             raise MisconfigurationException(
                 f"{name} cannot know how many optimizer steps this fit will take: its training"
@@ -188,7 +204,6 @@ class ScheduleCallback(Callback):
                 f" {name}(total_steps=...), Trainer(max_steps=...), or Trainer(max_time=...) with"
                 f" {name}(budget='time')."
             )
-        self._adjust(trainer)
 
     def _adjust(self, trainer: Trainer) -> None:
         """Set the total of what the optimizer has taken and what it is still to take."""

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, se
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, random_split
@@ -46,7 +47,7 @@ class Net(LightningModule):
     def training_step(self, batch, batch_idx):
         x = batch
         while not torch.is_tensor(x):
-            x = x[0]
+            x = x["a"] if isinstance(x, dict) else x[0]
         return (self.net(x).squeeze(1) - x.sum(1)).square().mean()
 
     def configure_optimizers(self):
@@ -59,6 +60,10 @@ def points(n=24):
 
 def shuffled(**arguments):
     return DataLoader(TensorDataset(points()), batch_size=4, shuffle=True, **arguments)
+
+
+def combined(mode):
+    return CombinedLoader({"a": shuffled(), "b": [shuffled()]}, mode)
 
 
 # ---- modules, data and trainers that hold one kind of state each -------------------------------
@@ -321,6 +326,23 @@ class Endless(IterableDataset):
             yield torch.full((FEATURES,), (self.state % 13) / 10)
 
 
+class Restarts:
+    """An iterator that begins anew with each ``iter``, with other batches."""
+
+    def __init__(self):
+        self.generator, self.left = torch.Generator().manual_seed(4), 0
+
+    def __iter__(self):
+        self.left = 6
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return torch.randn(4, FEATURES, generator=self.generator)
+
+
 class Data(LightningDataModule):
     """Splits at random in setup, and keeps books in place."""
 
@@ -364,6 +386,12 @@ CASES = {
     "collate": {"data": lambda: shuffled(collate_fn=Counts())},
     "transform": {"data": lambda: DataLoader(Transformed(), 4)},
     "two loaders": {"data": lambda: [shuffled(), shuffled()]},
+    **{
+        f"combined, {mode}": {"data": partial(combined, mode)}
+        for mode in ("min_size", "max_size", "max_size_cycle")
+    },
+    "restarting iterator": {"data": Restarts},
+    "restarting iterator among others": {"data": lambda: [shuffled(), Restarts()]},
     "iterable": {"data": lambda: DataLoader(Endless(), 4), "limit_train_batches": 6},
     "workers": {"data": lambda: shuffled(num_workers=1, persistent_workers=True)},
     "workers with state": {

@@ -51,6 +51,14 @@ class Measurement(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be measured."""
+        self.check(trainer, pl_module)
+
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be measured, before a range test of the training as well.
+
+        Raises:
+            MisconfigurationException: If that is known at fit start.
+        """
         name = type(self).__name__
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(

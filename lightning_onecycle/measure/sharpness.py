@@ -205,9 +205,9 @@ class Sharpness(Measurement):
         self.num_batches = whole("num_batches", num_batches, 1)
         self._batches: deque[tuple[Any, int]] = deque(maxlen=self.num_batches)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be measured."""
-        super().on_fit_start(trainer, pl_module)
+        super().check(trainer, pl_module)
         if trainer.precision not in _PRECISIONS:
             raise MisconfigurationException(
                 "Sharpness needs weights in full precision, which a box of a thousandth can be"

@@ -11,15 +11,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle._checks import choice, known
-from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.data import check_data
+from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
 from lightning_onecycle.range_test.suggest import METHODS
-from lightning_onecycle.range_test.tuner import checked, run
 
 
-class LRFinder(Callback):
+class LRFinder(StartsRangeTests):
     """Find the peak by a range test at the start of a fit, and train with it.
 
     The test runs as `Tuner.lr_find` does, before anything of the fit has happened. The peak that it
@@ -109,6 +109,8 @@ class LRFinder(Callback):
         train, val = (
             None if any(source is owner for owner in own) else source for source in sources
         )
+        for name, given in (("train", train), ("val", val)):
+            check_data(f"{name}_dataloaders", given)
         return run(trainer, pl_module, train, val, datamodule, self._options, data_is_ready=True)
 
     def _schedule_callback(self, trainer: Trainer) -> ScheduleCallback:
