@@ -202,7 +202,7 @@ class LRFinder(StartsRangeTests):
         return {"max_lr": self.max_lr}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the schedule before it is laid over the fit, and forget an earlier checkpoint."""
+        """Look for the schedule before it is laid, and forget an earlier checkpoint."""
         self._saved = None
         if stage == "fit":
             self._schedule_callback(trainer)
