@@ -1,5 +1,6 @@
 """What follows a range test is, number for number, what follows none."""
 
+import itertools
 import random
 import signal
 from functools import partial
@@ -538,6 +539,25 @@ def test_a_checkpoint_that_the_trainer_was_told_of_is_left_to_the_training(tmp_p
     fit(run)
     assert len(run.losses) == 12
     assert run.trainer.global_step == 30
+
+
+class Slice:
+    """Each pass goes on in one stream."""
+
+    def __init__(self, stream, n):
+        self.stream, self.n = stream, n
+
+    def __iter__(self):
+        return itertools.islice(self.stream, self.n)
+
+
+def test_a_stream_that_all_passes_share_is_told(said):
+    stream = (torch.randn(4, FEATURES) for _ in itertools.count())
+    told = "The data hold a running iterator, a generator: what a test takes from it"
+    lr_find(build())
+    assert told not in "".join(said())
+    lr_find(build(data=lambda: Slice(stream, 6)))
+    assert told in "".join(said())
 
 
 def test_data_that_a_module_holds_are_not_copied():

@@ -16,10 +16,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_onecycle import _generators
 from lightning_onecycle._checks import whole
 from lightning_onecycle._copies import copy_module, what_is_shared
 from lightning_onecycle._lightning import Callback, both, own
-from lightning_onecycle.isolation import _random_state
 
 
 class Measurement(Callback):
@@ -117,7 +117,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
     the random number generators are where they were. An iterator of a loader is not touched.
     """
     with ExitStack() as stack:
-        stack.callback(_random_state(trainer.strategy.root_device))
+        stack.callback(_generators.global_state(trainer.strategy.root_device))
         memo, _ = what_is_shared(trainer, module)
         copied = copy_module(module, memo)
         copied.trainer = trainer  # Lightning's copies have none, and are in epoch 0 for ever

@@ -16,8 +16,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_onecycle import _generators
 from lightning_onecycle._checks import number, whole
-from lightning_onecycle.isolation import _random_state
 from lightning_onecycle.measure._measurement import (
     Measurement,
     flat_gradient,
@@ -279,7 +279,7 @@ class _Loss:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._mean = partial(trainer.strategy.reduce, reduce_op="mean")
         # The same random numbers each time, or it were no function.
-        self._rewind = _random_state(trainer.strategy.root_device)
+        self._rewind = _generators.global_state(trainer.strategy.root_device)
 
     def weights(self) -> Tensor:
         """Return the present weights, shape (n,)."""
