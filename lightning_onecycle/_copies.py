@@ -1,11 +1,14 @@
-"""Copies of a module and of callbacks, which can train without touching the originals."""
+"""Copies of a module, of its optimizers and of callbacks, which leave the originals as they are."""
 
 from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +16,10 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.types import LRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_onecycle._lightning import of_either_lightning
@@ -25,15 +31,18 @@ _HOOKS = (
 )
 _OF_THE_TREE = ("_parameters", "_buffers", "_modules", *_HOOKS)
 _HOLD_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, list, tuple, dict)
+_IN_GLOBALS = (Optimizer, LRScheduler, list, tuple, dict)
 _COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
+# What deepcopy has copied: the id of an original, and what stands for it.
+Memo = dict[int, Any]
 
 
-def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[dict[int, Any], list[Any]]:
+def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[Memo, list[Any]]:
     """Return a memo for deepcopy: what copies share with the originals, or get in their place.
 
     Data that the module holds are shared, and returned too.
     """
-    memo: dict[int, Any] = {}
+    memo: Memo = {}
     held: list[Any] = []
     data = of_either_lightning(*HELD_AS_DATA)
     for shared in (trainer, trainer.strategy, *trainer.loggers, trainer.datamodule):  # type: ignore[attr-defined]
@@ -52,14 +61,16 @@ def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[dict[int, Any],
     return memo, held
 
 
-def copy_module(module: LightningModule, memo: dict[int, Any]) -> LightningModule:
+def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
     """Return a deep copy; functions that have captured the module capture the copy.
+
+    The same holds for what else is copied with it, and for its optimizers and their schedulers.
 
     Raises:
         MisconfigurationException: If something in the module cannot be copied.
     """
     try:
-        copied = copy.deepcopy(module, memo)
+        copied = _deepcopy(module, memo)
     except Exception as error:
         raise MisconfigurationException(
             f"{type(module).__name__} must be copied to leave it as it is, and"
@@ -69,37 +80,41 @@ def copy_module(module: LightningModule, memo: dict[int, Any]) -> LightningModul
         # These would run the original's code, with the original's weights.
         for name in _COMPILED:
             vars(copied).pop(name, None)
-    replace: dict[int, tuple[Any, Any]] = {
-        id(a): (a, b) for a, b in zip(module.modules(), copied.modules(), strict=True)
-    }
-    for original, parameter in zip(module.parameters(), copied.parameters(), strict=True):
-        replace[id(original)] = (original, parameter)
+    rebound = _Rebound(memo)
     for child in copied.modules():
         for holder in (vars(child), *(vars(child).get(name) or {} for name in _HOOKS)):
             for key, value in holder.items():
                 if isinstance(value, _HOLD_FUNCTIONS) and key not in _OF_THE_TREE:
-                    holder[key] = _rebound(value, replace)
+                    holder[key] = rebound(value)
     # deepcopy leaves out what is set or hooked on a parameter.
     for original, parameter in zip(module.parameters(), copied.parameters(), strict=True):
         vars(parameter).update(vars(original))
         for hook in (original._backward_hooks or {}).values():
-            parameter.register_hook(_rebound(hook, replace))
+            parameter.register_hook(rebound(hook))
     return copied
 
 
-def _rebound(value: Any, replace: dict[int, tuple[Any, Any]]) -> Any:
-    """Return what holds copies where ``value``, a function or a container, holds originals.
+class _Rebound:
+    """Return what holds copies where a function or a container holds originals.
 
     A compiled function that does is returned uncompiled.
     """
-    if id(value) in replace:
-        return replace[id(value)][1]
-    if not isinstance(value, _HOLD_FUNCTIONS):
-        return value
-    replace[id(value)] = (value, value)  # a function may hold itself
-    rebound = _rebuilt(value, lambda part: _rebound(part, replace))
-    replace[id(value)] = (value, rebound)
-    return rebound
+
+    def __init__(self, memo: Memo) -> None:
+        self.memo = memo
+        self._seen: dict[int, tuple[Any, Any]] = {}  # the values, too: an id may be given again
+
+    def __call__(self, value: Any) -> Any:
+        if id(value) in self.memo:
+            return self.memo[id(value)]
+        if isinstance(value, (Optimizer, LRScheduler)):
+            return _copy_optimizer(value, self.memo)
+        if not isinstance(value, _HOLD_FUNCTIONS):
+            return value
+        if id(value) not in self._seen:
+            self._seen[id(value)] = (value, value)  # a function may hold itself
+            self._seen[id(value)] = (value, _rebuilt(value, self))
+        return self._seen[id(value)][1]
 
 
 def _rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:
@@ -110,13 +125,17 @@ def _rebuilt(value: Any, new: Callable[[Any], Any]) -> Any:
         items = [new(item) for item in value.values()]
         return value if _same(items, value.values()) else dict(zip(value, items, strict=True))
     if isinstance(value, types.MethodType):
-        owner = new(value.__self__)
-        return value if owner is value.__self__ else types.MethodType(value.__func__, owner)
+        function, owner = new(value.__func__), new(value.__self__)
+        same = function is value.__func__ and owner is value.__self__
+        return value if same else types.MethodType(function, owner)
     if type(value) is functools.partial:
         parts = (value.func, value.args, value.keywords)
         function, args, keywords = map(new, parts)
-        same = _same((function, args, keywords), parts)
-        return value if same else functools.partial(function, *args, **keywords)
+        if _same((function, args, keywords), parts):
+            return value
+        rebuilt = functools.partial(function, *args, **keywords)
+        vars(rebuilt).update(vars(value))  # what functools.update_wrapper has set
+        return rebuilt
     if not isinstance(value, types.FunctionType):
         return value
     compiled = getattr(value, "_torchdynamo_orig_callable", None)
@@ -173,3 +192,91 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
                 f"The callback {type(callback).__name__} cannot be copied and is left out: {error}"
             )
     return copies
+
+
+# ---- optimizers that were made before, and are kept anywhere --------------------------------
+
+
+@contextmanager
+def globals_of_the_copy(configure: Callable[..., Any], memo: Memo) -> Iterator[None]:
+    """Have global names in ``configure_optimizers`` mean copies of what trains the original.
+
+    A scheduler that it builds writes into its optimizer at once.
+    """
+    function = inspect.unwrap(configure)
+    function = getattr(function, "__func__", function)
+    function = getattr(function, "func", function)  # of a partial
+    names = function.__code__.co_names if isinstance(function, types.FunctionType) else ()
+    variables = getattr(function, "__globals__", {})
+    rebound = _Rebound(memo)
+    was = {name: variables[name] for name in names if isinstance(variables.get(name), _IN_GLOBALS)}
+    variables.update((name, rebound(value)) for name, value in was.items())
+    try:
+        yield
+    finally:
+        variables.update(was)
+
+
+def optimizers_of_the_copy(
+    copied: LightningModule,
+    optimizers: list[Optimizer],
+    configs: list[LRSchedulerConfig],
+    memo: Memo,
+) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
+    """Return copies of the optimizers, and of their schedulers, that train the original.
+
+    Raises:
+        MisconfigurationException: If an optimizer trains what is neither the copy's nor the
+            original's, and would be changed for good.
+    """
+    held = (*copied.parameters(), *vars(copied).values())
+    own = {id(tensor) for tensor in held} | {id(new) for key, new in memo.items() if id(new) != key}
+    for optimizer in optimizers:
+        for tensor in _trained_by(optimizer):
+            if id(tensor) not in own and memo.get(id(tensor), tensor) is tensor:
+                raise MisconfigurationException(
+                    f"{type(copied).__name__}.configure_optimizers returned an optimizer"
+                    f" ({type(optimizer).__name__}) of parameters that the module does not have."
+                    " A test would change them for good: register them in the module."
+                )
+    rebound = _Rebound(memo)
+    schedulers = [replace(config, scheduler=rebound(config.scheduler)) for config in configs]
+    return [rebound(optimizer) for optimizer in optimizers], schedulers
+
+
+def _copy_optimizer(value: Any, memo: Memo) -> Any:
+    """Return a copy of an optimizer or scheduler that trains originals, or else itself."""
+    optimizer = getattr(value, "optimizer", value)
+    tensors = _trained_by(optimizer)
+    if all(memo.get(id(tensor), tensor) is tensor for tensor in tensors):
+        return value
+    for tensor in tensors:
+        memo.setdefault(id(tensor), tensor)
+    try:
+        return _deepcopy(value, memo)
+    except Exception as error:
+        raise MisconfigurationException(
+            f"The {type(value).__name__} was made outside of configure_optimizers, and must be"
+            f" copied to leave it as it is. It cannot be: {error}"
+        ) from error
+
+
+def _deepcopy(value: Any, memo: Memo) -> Any:
+    """Return a deep copy, in which optimizers have all of their attributes."""
+    copied = copy.deepcopy(value, memo)
+    for original in memo[id(memo)]:  # where deepcopy keeps alive what it has copied
+        if isinstance(original, Optimizer) and _loses_attributes(original):
+            other = memo[id(original)]
+            for name in vars(original).keys() - vars(other).keys() - {"step"}:
+                setattr(other, name, copy.deepcopy(vars(original)[name], memo))
+    return copied
+
+
+def _loses_attributes(optimizer: Optimizer) -> bool:
+    # torch's leaves out what a subclass has of its own, such as the optimizer that it wraps.
+    return type(optimizer).__getstate__ is Optimizer.__getstate__
+
+
+def _trained_by(optimizer: Any) -> list[Tensor]:
+    groups = getattr(optimizer, "param_groups", ())
+    return [tensor for group in groups for tensor in group["params"]]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import logging
-import random
 import signal
-import sys
 import tempfile
 import threading
 import types
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
@@ -28,10 +28,10 @@ from lightning.pytorch.trainer.connectors.checkpoint_connector import _Checkpoin
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
-from lightning_onecycle._copies import HELD_AS_DATA, copy_callbacks, copy_module, what_is_shared
+from lightning_onecycle import _copies, _generators
 from lightning_onecycle._lightning import class_for, of_either_lightning, subclass_for
 
-_HAVE_STATE = (*HELD_AS_DATA, Sampler)
+_HAVE_STATE = (*_copies.HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
     *(Trainer, LightningModule, Logger, Tensor, type, types.ModuleType, types.FunctionType),
     *(threading.Thread, BaseProcess, logging.Filterer),
@@ -64,10 +64,13 @@ def isolated(
     generators (Python, NumPy, torch, the trainer's device), and, in loaders, samplers, datasets and
     the data module, and in the objects that these hold: attributes, the contents of plain
     containers, and generators. Loggers' directories are a temporary one, no checkpoint hook runs,
-    and what Lightning is about to resume from stays.
+    and what Lightning is about to resume from stays. An optimizer that was made before
+    ``configure_optimizers`` is called, wherever it is kept, gives way to a copy without its hooks.
 
     What cannot be put back: the contents of arrays and of other objects that a dataset or a data
-    module changes in place, what the module does outside itself, a process group that was started.
+    module changes in place, what the module does outside itself (as with a scheduler that it builds
+    on an optimizer it gets from an object elsewhere), a process group that was started, and an
+    iterator that the data hold and share among all passes, which is told.
 
     A module made by ``torch.compile`` runs uncompiled within.
 
@@ -78,7 +81,8 @@ def isolated(
         keep_callback: Which of the trainer's callbacks take part.
 
     Raises:
-        MisconfigurationException: If the module holds something that cannot be copied.
+        MisconfigurationException: If the module holds something that cannot be copied, or an
+            optimizer trains what is not the module's.
 
     Example:
         >>> import torch
@@ -97,7 +101,7 @@ def isolated(
     """
     with ExitStack() as stack:
         # Put back in the opposite order: the generators last of all.
-        stack.callback(_random_state(trainer.strategy.root_device))
+        stack.callback(_generators.global_state(trainer.strategy.root_device))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGINT)  # Lightning ignores it after a first Ctrl+C
@@ -106,14 +110,19 @@ def isolated(
         kept = _Kept(stack)
         for owner in _owners(trainer):
             kept.attributes(owner)
-        memo, held = what_is_shared(trainer, module)
-        kept.data([*data, *held])
-        copied = copy_module(module, memo)
+        memo, held = _copies.what_is_shared(trainer, module)
+        for iterator in kept.data([*data, *held]):
+            rank_zero_info(
+                f"The data hold a running iterator, a {type(iterator).__name__}: what a test takes"
+                " from it, the training does not see."
+            )
+        copied = _copies.copy_module(module, memo)
         # A gradient that appears in the original comes from a function that could not be copied.
         for parameter in module.parameters():
             stack.callback(setattr, parameter, "grad", parameter.grad)
             parameter.grad = None
-        _prepare(trainer, kept, [cb for cb in trainer.callbacks if keep_callback(cb)], memo)  # type: ignore[attr-defined]
+        callbacks = [callback for callback in trainer.callbacks if keep_callback(callback)]  # type: ignore[attr-defined]
+        _prepare(trainer, kept, callbacks, copied, memo)
         if trainer.loggers:
             directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
             logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
@@ -140,14 +149,17 @@ def _owners(trainer: Trainer) -> list[Any]:
 
 
 def _prepare(
-    trainer: Trainer, kept: _Kept, callbacks: list[Callback], memo: dict[int, Any]
+    trainer: Trainer,
+    kept: _Kept,
+    callbacks: list[Callback],
+    copied: LightningModule,
+    memo: _copies.Memo,
 ) -> None:
     fit_loop = class_for(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
-    epoch_loop = class_for(_TrainingEpochLoop, trainer)(
-        trainer, trainer.min_steps, trainer.max_steps
-    )
+    epoch_class = class_for(_TrainingEpochLoop, trainer)
+    epoch_loop = epoch_class(trainer, trainer.min_steps, trainer.max_steps)
     trainer.fit_loop, fit_loop.epoch_loop = fit_loop, epoch_loop
-    trainer.callbacks = copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
+    trainer.callbacks = _copies.copy_callbacks(callbacks, memo)  # type: ignore[attr-defined]
     trainer.profiler = class_for(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
     connector = subclass_for(_NothingToResume, _CheckpointConnector, trainer)
     trainer._checkpoint_connector = connector(trainer)
@@ -165,6 +177,16 @@ def _prepare(
         return process(dataloader)
 
     strategy.process_dataloader = process_dataloader  # type: ignore[method-assign]
+    setup = strategy.setup_optimizers
+
+    def setup_optimizers(trainer: Trainer) -> None:
+        with _copies.globals_of_the_copy(copied.configure_optimizers, memo):
+            setup(trainer)
+        strategy.optimizers, strategy.lr_scheduler_configs = _copies.optimizers_of_the_copy(
+            copied, strategy.optimizers, strategy.lr_scheduler_configs, memo
+        )
+
+    strategy.setup_optimizers = setup_optimizers  # type: ignore[method-assign]
 
 
 class _HasADirectory:
@@ -215,16 +237,20 @@ class _Kept:
 
         self._stack.callback(put_back)
 
-    def data(self, roots: Iterable[Any]) -> None:
-        """Remember loaders, and what they hold: samplers, datasets, generators, in any depth."""
-        found = deque(roots)
+    def data(self, roots: Iterable[Any]) -> list[Any]:
+        """Remember loaders, and what they hold: samplers, datasets, generators, in any depth.
+
+        Returns:
+            The iterators among these, of which the place cannot be remembered.
+        """
+        found, running = deque(roots), []
         never_entered = of_either_lightning(*_NEVER_ENTERED)
         while found and len(self._seen) < _MOST_OBJECTS:
             item = found.popleft()
             if id(item) in self._seen or isinstance(item, never_entered):
                 continue
             self._seen[id(item)] = item
-            set_state = _generator_state(item)
+            set_state = _generators.state_of(item)
             if set_state is not None:
                 self._stack.callback(set_state)
             elif isinstance(item, (list, tuple, set, dict)):
@@ -241,38 +267,6 @@ class _Kept:
                     # Workers that persist have a state of their own: these start others.
                     vars(item)["_iterator"] = None
                 found.extend(vars(item).values())
-
-
-def _generator_state(item: Any) -> Callable[[], Any] | None:
-    if isinstance(item, torch.Generator):
-        return functools.partial(item.set_state, item.get_state())
-    if isinstance(item, random.Random):
-        return functools.partial(item.setstate, item.getstate())
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(item, numpy.random.RandomState):
-        return functools.partial(item.set_state, item.get_state())
-    if numpy is not None and isinstance(item, numpy.random.Generator):
-        return functools.partial(setattr, item.bit_generator, "state", item.bit_generator.state)
-    return None
-
-
-def _random_state(device: torch.device) -> Callable[[], None]:
-    """Return what sets the global generators to their present state."""
-    states: Sequence[Callable[[], None]] = [
-        functools.partial(random.setstate, random.getstate()),
-        functools.partial(torch.set_rng_state, torch.get_rng_state()),
-    ]
-    if "numpy" in sys.modules:
-        numpy_random = sys.modules["numpy"].random
-        states = [*states, functools.partial(numpy_random.set_state, numpy_random.get_state())]
-    if device.type in ("cuda", "mps"):
-        accelerator = getattr(torch, device.type)
-        where = (device,) if device.type == "cuda" else ()
-        state = accelerator.get_rng_state(*where)
-        states = [*states, functools.partial(accelerator.set_rng_state, state, *where)]
-
-    def put_back() -> None:
-        for set_state in states:
-            set_state()
-
-    return put_back
+            elif isinstance(item, Iterator) and not isinstance(item, io.IOBase):
+                running.append(item)
+        return running

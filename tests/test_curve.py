@@ -295,6 +295,16 @@ def test_none_comes_with_a_reason(curve: LRCurve, reason: str) -> None:
     assert curve.bounds() is None
 
 
+@pytest.mark.parametrize("rises", [False, True])
+def test_where_more_points_show_a_peak_the_reason_says_so(rises: bool) -> None:
+    def loss(x: float) -> float:
+        return 2.0 - 0.1 / (1.0 + math.exp(-(x + 4.0) / 0.3)) + rises * math.exp(min(20 * x, 9.0))
+
+    few, many = (curve_of(loss, 0.04, n) for n in (100, 300))
+    assert "take three times as many points (num_training)" in few.suggest().reason
+    assert many.suggestion() is not None
+
+
 def test_an_answer_below_the_range_is_not_given() -> None:
     curve = curve_of(lambda x: (x + 2.8) ** 2, n=100, low=-3.0, high=0.0)
     suggestion = curve.suggest()

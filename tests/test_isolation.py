@@ -1,5 +1,6 @@
 """What follows a range test is, number for number, what follows none."""
 
+import itertools
 import random
 import signal
 from functools import partial
@@ -14,6 +15,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, se
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, random_split
@@ -46,7 +48,7 @@ class Net(LightningModule):
     def training_step(self, batch, batch_idx):
         x = batch
         while not torch.is_tensor(x):
-            x = x[0]
+            x = x["a"] if isinstance(x, dict) else x[0]
         return (self.net(x).squeeze(1) - x.sum(1)).square().mean()
 
     def configure_optimizers(self):
@@ -59,6 +61,10 @@ def points(n=24):
 
 def shuffled(**arguments):
     return DataLoader(TensorDataset(points()), batch_size=4, shuffle=True, **arguments)
+
+
+def combined(mode):
+    return CombinedLoader({"a": shuffled(), "b": [shuffled()]}, mode)
 
 
 # ---- modules, data and trainers that hold one kind of state each -------------------------------
@@ -321,6 +327,23 @@ class Endless(IterableDataset):
             yield torch.full((FEATURES,), (self.state % 13) / 10)
 
 
+class Restarts:
+    """An iterator that begins anew with each ``iter``, with other batches."""
+
+    def __init__(self):
+        self.generator, self.left = torch.Generator().manual_seed(4), 0
+
+    def __iter__(self):
+        self.left = 6
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return torch.randn(4, FEATURES, generator=self.generator)
+
+
 class Data(LightningDataModule):
     """Splits at random in setup, and keeps books in place."""
 
@@ -364,6 +387,12 @@ CASES = {
     "collate": {"data": lambda: shuffled(collate_fn=Counts())},
     "transform": {"data": lambda: DataLoader(Transformed(), 4)},
     "two loaders": {"data": lambda: [shuffled(), shuffled()]},
+    **{
+        f"combined, {mode}": {"data": partial(combined, mode)}
+        for mode in ("min_size", "max_size", "max_size_cycle")
+    },
+    "restarting iterator": {"data": Restarts},
+    "restarting iterator among others": {"data": lambda: [shuffled(), Restarts()]},
     "iterable": {"data": lambda: DataLoader(Endless(), 4), "limit_train_batches": 6},
     "workers": {"data": lambda: shuffled(num_workers=1, persistent_workers=True)},
     "workers with state": {
@@ -510,6 +539,25 @@ def test_a_checkpoint_that_the_trainer_was_told_of_is_left_to_the_training(tmp_p
     fit(run)
     assert len(run.losses) == 12
     assert run.trainer.global_step == 30
+
+
+class Slice:
+    """Each pass goes on in one stream."""
+
+    def __init__(self, stream, n):
+        self.stream, self.n = stream, n
+
+    def __iter__(self):
+        return itertools.islice(self.stream, self.n)
+
+
+def test_a_stream_that_all_passes_share_is_told(said):
+    stream = (torch.randn(4, FEATURES) for _ in itertools.count())
+    told = "The data hold a running iterator, a generator: what a test takes from it"
+    lr_find(build())
+    assert told not in "".join(said())
+    lr_find(build(data=lambda: Slice(stream, 6)))
+    assert told in "".join(said())
 
 
 def test_data_that_a_module_holds_are_not_copied():
@@ -677,7 +725,6 @@ def test_callback_trains_as_if_the_peak_had_been_given(name):
     run = build(**case, callbacks=lambda: [finder(), OneCycle(), *others()])
     assert fit(run) == without
     assert run.trainer.callbacks[1].max_lr == 0.07
-    assert run.trainer.callbacks[2].max_lr == 0.07
 
 
 def test_callback_resumes_with_the_peak_it_had_found(tmp_path):
@@ -686,7 +733,8 @@ def test_callback_resumes_with_the_peak_it_had_found(tmp_path):
     fit(run)
     resumed = build(callbacks=lambda: [finder(), OneCycle()], max_epochs=3)
     fit(resumed, ckpt_path=tmp_path / "last.ckpt")
-    first, cycle = resumed.trainer.callbacks[1:3]
-    assert first.curve is None
-    assert first.max_lr == cycle.max_lr == 0.07
+    (optimizer,) = resumed.trainer.optimizers
+    assert resumed.trainer.callbacks[1].curve is None
+    assert resumed.trainer.callbacks[1].max_lr == 0.07
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.07 / 1000)
     assert resumed.trainer.global_step == 18

@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities import CombinedLoader
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -464,7 +465,7 @@ def test_epochs_that_the_training_never_reaches_are_told(limits, times, told, ca
 
 
 class Validated(Scripted):
-    def validation_step(self, batch, batch_idx):
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
         SEEN.validated.append(batch.tolist())
         assert not self.training
         return self.validation(batch_idx)
@@ -592,6 +593,52 @@ def test_data_that_cannot_be_used_are_refused(data, arguments):
     assert not SEEN.batches
 
 
+class OnlyOnce:
+    """An iterator as the protocol has it."""
+
+    def __init__(self):
+        self.batches = iter([torch.ones(1), torch.ones(1)])
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self.batches)
+
+
+ONCE = {
+    "generator": lambda: (x for x in [torch.ones(1)]),
+    "zip": lambda: zip([torch.ones(1)], [torch.ones(1)], strict=True),
+    "iterator of a list": lambda: iter([torch.ones(1)]),
+    "iterator of a loader": lambda: iter(loader(3)),
+    "return self": OnlyOnce,
+}
+AMONG = {
+    "alone": lambda data: data,
+    "list": lambda data: [loader(3), data],
+    "dict": lambda data: {"a": {"b": data}, "c": loader(3)},
+    "combined": lambda data: CombinedLoader([loader(3), data]),
+    "combined in a list": lambda data: [CombinedLoader([data])],
+}
+
+
+@pytest.mark.parametrize("among", AMONG)
+@pytest.mark.parametrize("kind", ONCE)
+def test_data_that_one_pass_uses_up_are_refused_and_nothing_is_drawn(kind, among):
+    data = ONCE[kind]()
+    with pytest.raises(MisconfigurationException, match="train_dataloaders must be something"):
+        Tuner(quiet_trainer()).lr_find(Scripted(), AMONG[among](data))
+    assert next(data) is not None
+    with pytest.raises(MisconfigurationException, match="val_dataloaders must be something"):
+        Tuner(quiet_trainer()).lr_find(Scripted(), loader(3), val_dataloaders=AMONG[among](data))
+
+
+def test_validation_goes_over_loaders_one_after_the_other():
+    both = CombinedLoader([loader(5), loader(5)], "sequential")
+    assert validate(Validated(), val_dataloaders=both).val_losses == (0.5,) * 20
+    assert SEEN.validated == [[0.0], [1.0], [0.0], [1.0]] * 20
+
+
 def test_other_types_are_refused():
     with pytest.raises(TypeError, match="trainer must be a Lightning Trainer"):
         Tuner(None)
@@ -674,7 +721,6 @@ def test_curve_under_the_same_conditions_is_trained_with(tmp_path):
     curve.save(tmp_path / "lr.json")
     cycle, used = OneCycle(pct_start=0.3), Used()
     fit(LRFinder(tmp_path / "lr.json"), cycle, used)
-    assert cycle.max_lr == curve.suggestion()
     assert max(used.lrs) == pytest.approx(curve.suggestion())
 
 
@@ -760,13 +806,14 @@ def test_finder_finds_what_the_tuner_finds_and_keeps_ratios():
     module.configure_optimizers = lambda: two_groups(module.net.parameters(), (0.1, 0.1))
     options = {"min_lr": 1e-4, "num_training": 80}
     curve = learn(module, OneCycle(max_lr=[0.1, 0.4]), **options)
-    finder, cycle = LRFinder(**options), OneCycle(max_lr=[0.1, 0.4])
+    finder, used = LRFinder(**options), Used()
     torch.manual_seed(0)
-    trainer = quiet_trainer(finder, cycle, max_epochs=2)
+    trainer = quiet_trainer(finder, OneCycle(max_lr=[0.1, 0.4]), used, max_epochs=2)
     data = points()
     trainer.fit(module, data)
     assert finder.curve.lrs == curve.lrs[: len(finder.curve.lrs)]
-    assert cycle.max_lr == pytest.approx([finder.max_lr / 4, finder.max_lr])
+    peaks = [max(groups[i][0] for groups in used.steps) for i in (0, 1)]
+    assert peaks == pytest.approx([finder.max_lr / 4, finder.max_lr])
     with pytest.raises(ValueError, match="with a curve there is no test"):
         LRFinder(curve, num_training=9)
 

@@ -16,10 +16,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_onecycle import _generators
 from lightning_onecycle._checks import whole
 from lightning_onecycle._copies import copy_module, what_is_shared
 from lightning_onecycle._lightning import Callback, class_for, of_either_lightning
-from lightning_onecycle.isolation import _random_state
 
 
 class Measurement(Callback):
@@ -51,6 +51,14 @@ class Measurement(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be measured."""
+        self.check(trainer, pl_module)
+
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be measured, before a range test of the training as well.
+
+        Raises:
+            MisconfigurationException: If that is known at fit start.
+        """
         name = type(self).__name__
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(
@@ -109,7 +117,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
     the random number generators are where they were. An iterator of a loader is not touched.
     """
     with ExitStack() as stack:
-        stack.callback(_random_state(trainer.strategy.root_device))
+        stack.callback(_generators.global_state(trainer.strategy.root_device))
         memo, _ = what_is_shared(trainer, module)
         copied = copy_module(module, memo)
         copied.trainer = trainer  # Lightning's copies have none, and are in epoch 0 for ever

@@ -16,8 +16,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_onecycle import _generators
 from lightning_onecycle._checks import number, whole
-from lightning_onecycle.isolation import _random_state
 from lightning_onecycle.measure._measurement import (
     Measurement,
     flat_gradient,
@@ -205,9 +205,9 @@ class Sharpness(Measurement):
         self.num_batches = whole("num_batches", num_batches, 1)
         self._batches: deque[tuple[Any, int]] = deque(maxlen=self.num_batches)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be measured."""
-        super().on_fit_start(trainer, pl_module)
+        super().check(trainer, pl_module)
         if trainer.precision not in _PRECISIONS:
             raise MisconfigurationException(
                 "Sharpness needs weights in full precision, which a box of a thousandth can be"
@@ -279,7 +279,7 @@ class _Loss:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._mean = partial(trainer.strategy.reduce, reduce_op="mean")
         # The same random numbers each time, or it were no function.
-        self._rewind = _random_state(trainer.strategy.root_device)
+        self._rewind = _generators.global_state(trainer.strategy.root_device)
 
     def weights(self) -> Tensor:
         """Return the present weights, shape (n,)."""

@@ -117,7 +117,8 @@ def check_peak(
         listed = "".join(f"\n  {line}" for line in refused)
         raise MisconfigurationException(
             f"The peak was found under other conditions than it is to be used in:{listed}\nMeasure"
-            " a curve under these, or use the peak as it is with allow_differences=True."
+            " a curve under these, as a new LRFinder() does, or use the peak as it is with"
+            " allow_differences=True."
         )
     if refused or told:
         listed = "; ".join(told or refused)

@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle._checks import choice, known
-from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.range_test.suggest import METHODS
-from lightning_onecycle.range_test.tuner import checked, run
+from lightning_onecycle.range_test.data import check_data
+from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
+from lightning_onecycle.range_test.suggest import METHODS, Suggestion
+
+_NOT_IN_THE_CHECKPOINT = (
+    "A resumed fit does not look for its peak, and the checkpoint does not tell one"
+)
 
 
-class LRFinder(Callback):
+class LRFinder(StartsRangeTests):
     """Find the peak by a range test at the start of a fit, and train with it.
 
     The test runs as `Tuner.lr_find` does, before anything of the fit has happened. The peak that it
-    suggests becomes the ``max_lr`` of the trainer's `ScheduleCallback`, and the training is that
-    of a run that was given this ``max_lr``. It runs once; a resumed fit takes the peak from the
-    checkpoint. With a ``curve`` nothing is run: its peak is taken, if it was measured under the
-    conditions of this training.
+    suggests is the ``max_lr`` of the trainer's `ScheduleCallback` for as long as the fit lasts, and
+    the training is that of a run that was given this ``max_lr``.
+
+    There is one test for each module. A later fit of the same module keeps the peak, if it trains
+    under the same conditions, and a resumed fit takes it from its checkpoint. With a ``curve``
+    nothing is run: its peak is taken, if it was measured under the conditions of this training.
 
     Args:
         curve: A curve or the path of a saved one. None: run a test.
         method: How to read the peak off the curve, see `LRCurve.suggest`.
+        if_none: What to do where the curve suggests no peak: ``"raise"``, or ``"keep"``, which
+            warns and trains at the peak that the schedule has without a finder, the optimizer's
+            own ``lr`` or the ``max_lr`` of the `ScheduleCallback`.
         allow_differences: Whether to train with the peak of a curve from other conditions.
         **lr_find_arguments: ``min_lr``, ``max_lr``, ``num_training``, ``mode``,
             ``early_stop_threshold``, ``val_batches``, as `Tuner.lr_find` takes them.
 
     Attributes:
-        curve: The curve, from the start of the fit on.
-        max_lr: The peak that was taken.
+        curve: The last curve, from the start of a fit on; None where the peak is a checkpoint's.
+        max_lr: The peak that was taken from it, or None.
 
     Raises:
         MisconfigurationException: At fit start, if there is no one `ScheduleCallback`, the curve
@@ -54,6 +64,7 @@ class LRFinder(Callback):
         curve: LRCurve | str | Path | None = None,
         *,
         method: Any = "max_lr",
+        if_none: Literal["raise", "keep"] = "raise",
         allow_differences: bool = False,
         **lr_find_arguments: Any,
     ) -> None:
@@ -69,32 +80,55 @@ class LRFinder(Callback):
         if not (self.curve is None or isinstance(self.curve, LRCurve)):
             raise TypeError(f"curve must be an LRCurve or a path, got {type(curve).__name__}")
         self.method = method if callable(method) else choice("method", method, tuple(METHODS))
+        self.if_none = choice("if_none", if_none, ("raise", "keep"))
         self.allow_differences = allow_differences
         self.max_lr: float | None = None
         self._given = curve is not None
+        self._model: weakref.ref[LightningModule] | None = None  # that max_lr was found for
+        self._saved: dict[str, Any] | None = None  # in the checkpoint of a resumed fit
+        self._is_to_be_checked = False
+        self._borrower: ScheduleCallback | None = None
+        self._its_own: Any = None
+
+    # ---- the peak -------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the peak, unless this is a resumed fit, and hand it over."""
+        """Find the peak, unless it is known, and lend it to the schedule."""
         callback = self._schedule_callback(trainer)
-        if self.max_lr is not None:  # found by an earlier fit, or in a checkpoint
-            rank_zero_info(f"The peak is {self.max_lr:.3g}, as it was found before.")
-            self._hand_over(callback, self.max_lr)
-            return
-        if self.curve is None and trainer.ckpt_path is not None:
-            rank_zero_warn(
-                "A resumed fit does not look for its peak, and the checkpoint does not tell one:"
-                f" max_lr stays {callback.max_lr}."
-            )
-            return
-        if self.curve is None:
+        self._give_back()
+        peak, reason = self._suggestion(trainer, pl_module)
+        self.max_lr = peak
+        self._model = None if peak is None else weakref.ref(pl_module)
+        if peak is None:
+            own = "the optimizer's own lr" if callback.max_lr is None else callback.max_lr
+            rank_zero_warn(f"{reason}. The peak stays {own}.")
+        else:
+            rank_zero_info(f"The peak is {peak:.3g}: {reason}.")
+            self._lend(callback, peak)
+
+    def _suggestion(self, trainer: Trainer, pl_module: LightningModule) -> Suggestion:
+        """Return the peak of the checkpoint, of an earlier fit, or of a curve, or why none."""
+        is_known = self._model is not None and self._model() is pl_module
+        is_resumed = self._saved is not None or trainer.ckpt_path is not None
+        self._is_to_be_checked = self._given or (not is_resumed and is_known)
+        if not self._given:
+            if is_resumed and not is_known:
+                self.curve = None
+            peak = (self._saved or {}).get("max_lr") or (self.max_lr if is_known else None)
+            if peak is not None:
+                return Suggestion(peak, "as it was found before")
+            if is_resumed:
+                return Suggestion(None, _NOT_IN_THE_CHECKPOINT)
             self.curve = self._find(trainer, pl_module)
-        suggestion = self.curve.suggest(self.method)
-        if suggestion.lr is None:
-            raise MisconfigurationException(
-                f"The LR range test ({self.curve.stopped}) shows no peak: {suggestion.reason}."
-            )
-        rank_zero_info(f"The peak is {suggestion.lr:.3g}: {suggestion.reason}.")
-        self._hand_over(callback, suggestion.lr)
+            self.max_lr = self._model = None
+        assert self.curve is not None
+        peak, reason = self.curve.suggest(self.method)
+        if peak is not None:
+            return Suggestion(peak, reason)
+        problem = f"The LR range test ({self.curve.stopped}) shows no peak: {reason}"
+        if self.if_none == "raise":
+            raise MisconfigurationException(f"{problem}.")
+        return Suggestion(None, problem)
 
     def _find(self, trainer: Trainer, pl_module: LightningModule) -> LRCurve:
         if trainer.strategy.restore_checkpoint_after_setup:
@@ -109,6 +143,8 @@ class LRFinder(Callback):
         train, val = (
             None if any(source is owner for owner in own) else source for source in sources
         )
+        for name, given in (("train", train), ("val", val)):
+            check_data(f"{name}_dataloaders", given)
         return run(trainer, pl_module, train, val, datamodule, self._options, data_is_ready=True)
 
     def _schedule_callback(self, trainer: Trainer) -> ScheduleCallback:
@@ -122,17 +158,9 @@ class LRFinder(Callback):
             )
         return found[0]
 
-    def _hand_over(self, callback: ScheduleCallback, peak: float) -> None:
-        self.max_lr = peak
-        ratios = callback.max_lr
-        if isinstance(ratios, Sequence):
-            callback.max_lr = [peak * (lr / max(ratios)) for lr in ratios]
-        else:
-            callback.max_lr = peak
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a curve that was measured under other conditions."""
-        if self._given and self.curve is not None:
+        """Refuse a peak that was found under other conditions."""
+        if self._is_to_be_checked and self.curve is not None and self.max_lr is not None:
             schedule = self._schedule_callback(trainer).schedule
             check_peak(
                 self.curve,
@@ -142,14 +170,50 @@ class LRFinder(Callback):
                 allow_differences=self.allow_differences,
             )
 
+    # ---- it is the schedule's for as long as the fit lasts --------------------------------------
+
+    def _lend(self, callback: ScheduleCallback, peak: float) -> None:
+        own = callback.max_lr
+        self._borrower, self._its_own = callback, own
+        if isinstance(own, Sequence):
+            callback.max_lr = [peak * (lr / max(own)) for lr in own]
+        else:
+            callback.max_lr = peak
+
+    def _give_back(self) -> None:
+        if self._borrower is not None:
+            self._borrower.max_lr = self._its_own
+        self._borrower = self._its_own = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the schedule its own ``max_lr`` back, for fits of other modules."""
+        self._give_back()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the schedule its own ``max_lr`` back."""
+        self._give_back()
+
+    # ---- checkpoints and copies -----------------------------------------------------------------
+
     def state_dict(self) -> dict[str, Any]:
         """Return the peak, which a resumed run goes on with."""
-        return {} if self.max_lr is None else {"max_lr": self.max_lr}
+        return {"max_lr": self.max_lr}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look for the schedule before it is laid, and forget an earlier checkpoint."""
+        self._saved = None
+        if stage == "fit":
+            self._schedule_callback(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Go on with the peak that the run began with."""
-        state = checkpoint.get("callbacks", {}).get(self.state_key)
-        if state and not self._given and trainer.state.fn == "fit":
-            self._hand_over(self._schedule_callback(trainer), state["max_lr"])
+        if trainer.state.fn == "fit":
+            self._saved = checkpoint.get("callbacks", {}).get(self.state_key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy has no module yet. A weak reference cannot be pickled.
+        return {**vars(self), "_model": None}

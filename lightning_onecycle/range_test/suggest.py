@@ -165,15 +165,15 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
     if max(raw) - min(raw) <= 1e-9 * max(map(abs, raw)):
         problem = f"the loss is {raw[0]:.4g} throughout"
     elif significance(top) < needed:
-        rises = significance(end) >= needed
-        problem = (
-            f"the loss falls by {fall:.3g}, which is not clear of its noise"
-            f" of {noise:.2g} a point: take more points, or another range"
-            if not rises
-            else "the loss rises from the start: the range starts too high, lower min_lr"
-            if decades[low] - decades[0] < 1.0
-            else f"the loss rises beyond {rates[low]:.3g} and does not clearly fall before"
-        )
+        more = "take three times as many points (num_training)"
+        if significance(end) < needed:
+            noisy = f"which is not clear of its noise of {noise:.2g} a point"
+            problem = f"the loss falls by {fall:.3g}, {noisy}: {more}, or another range"
+        elif decades[low] - decades[0] < 1.0:
+            problem = "the loss rises from the start: the range starts too high, lower min_lr"
+        else:
+            rises = f"the loss rises beyond {rates[low]:.3g} and does not clearly fall before"
+            problem = f"{rises}: {more}"
     return Reading(
         lrs=rates,
         losses=tuple(levels),
@@ -292,9 +292,5 @@ def _within(reading: Reading, lr: float, reason: str) -> Suggestion:
 
 
 METHODS: dict[str, Callable[[Reading], Suggestion]] = {
-    "max_lr": max_lr,
-    "steepest": steepest,
-    "valley": valley,
-    "slide": slide,
-    "minimum": minimum,
+    method.__name__: method for method in (max_lr, steepest, valley, slide, minimum)
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -20,11 +20,13 @@ from lightning_onecycle import _groups
 from lightning_onecycle._lightning import Callback
 from lightning_onecycle._writer import writer_of
 from lightning_onecycle.callback import ScheduleCallback
+from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.collect import conditions_of
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.loops import loop_for
+from lightning_onecycle.range_test.losses import logged_losses, loss_in, mean_over_ranks
 from lightning_onecycle.range_test.stopping import Divergence
 from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import lr_range
@@ -32,10 +34,6 @@ from lightning_onecycle.schedules import lr_range
 _VALIDATIONS = 20
 _MOST_EPOCHS_WITHOUT_A_STEP = 100
 _MOST_STEPS_WITHOUT_A_LOSS = 10
-_VALIDATION_LOSSES = (
-    *("val_loss", "val/loss", "valid_loss", "valid/loss", "validation_loss", "validation/loss"),
-    "loss",
-)
 
 
 class RangeTest(Callback):
@@ -71,7 +69,7 @@ class RangeTest(Callback):
         self.num_training, self.mode = num_training, mode
         self.span = (min_lr, max_lr)
         self.schedule = schedule
-        self.schedule_callbacks: list[ScheduleCallback] = []  # of the user's, left out of the test
+        self.left_out: list[Any] = []  # callbacks of the training that take no part in the test
         self.original: LightningModule | None = None  # what the tested module is a copy of
         self.val_batches, self.show = val_batches, show
         self.lrs: list[float] = []
@@ -120,7 +118,7 @@ class RangeTest(Callback):
     # ---- installing -------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot be tested, and take over the optimizer."""
+        """Refuse what cannot be tested or trained, and take over the optimizer."""
         optimizers = trainer.optimizers
         if len(optimizers) != 1 or not optimizers[0].param_groups:
             raise MisconfigurationException(
@@ -132,17 +130,19 @@ class RangeTest(Callback):
             raise MisconfigurationException(
                 f"val_batches={self.val_batches} needs a validation loader and a validation_step."
             )
+        with self._callbacks_of_the_training(trainer):
+            for callback in self.left_out:
+                if isinstance(callback, (ScheduleCallback, Measurement)):
+                    callback.check(trainer, pl_module)
         (optimizer,) = optimizers
         _groups.check_lrs(optimizer)
         _groups.unshare(optimizer.param_groups, "lr", optimizer.defaults.get("lr"))
         momentum = self._momentum_at_the_peak(trainer, optimizer)
-        scheduled = bool(trainer.lr_scheduler_configs)
-        previous = writer_of(optimizer)
-        for group in optimizer.param_groups:
-            if scheduled and previous is None:
-                # Schedulers that start low have done so already. Ratios are those of the peaks.
-                lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
-                _groups.set_lr(group, float(lr))
+        found = [config.scheduler for config in trainer.lr_scheduler_configs]
+        foreign = [scheduler for scheduler in found if not isinstance(scheduler, ScheduleLR)]
+        if foreign:
+            # Ratios are those of the peaks, and some schedulers start low.
+            _groups.undo_schedulers(optimizer, foreign)
         # A module may ask them for things; they are not to be stepped.
         trainer.strategy.lr_scheduler_configs = [
             replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)
@@ -160,9 +160,23 @@ class RangeTest(Callback):
             max_lr=self._ratios(),
         )
 
+    @property
+    def _schedule_callbacks(self) -> list[ScheduleCallback]:
+        return [callback for callback in self.left_out if isinstance(callback, ScheduleCallback)]
+
+    @contextmanager
+    def _callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
+        """Show the trainer as the training will, where those that are left out look at it."""
+        callbacks = trainer.callbacks
+        trainer.callbacks = [*callbacks, *self.left_out]
+        try:
+            yield
+        finally:
+            trainer.callbacks = callbacks
+
     def _ratios(self) -> float | list[float]:
         """Return 1 for the largest group, or what each group's peak is to that of the largest."""
-        for callback in self.schedule_callbacks:
+        for callback in self._schedule_callbacks:
             if isinstance(callback.max_lr, Sequence):
                 return [peak / max(callback.max_lr) for peak in callback.max_lr]
         return 1.0
@@ -170,8 +184,8 @@ class RangeTest(Callback):
     def _momentum_at_the_peak(self, trainer: Trainer, optimizer: Optimizer) -> float | None:
         if self.schedule is None:
             writer = writer_of(optimizer)
-            if self.schedule_callbacks:
-                self.schedule = self.schedule_callbacks[0].schedule
+            if self._schedule_callbacks:
+                self.schedule = self._schedule_callbacks[0].schedule
             elif writer is not None:
                 self.schedule = writer.schedule
         if self.schedule is not None:
@@ -183,6 +197,9 @@ class RangeTest(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write down the conditions: loaders are set up, and nothing is trained yet."""
+        with self._callbacks_of_the_training(trainer):
+            for callback in self._schedule_callbacks:
+                callback.check_length(trainer)
         self.conditions = conditions_of(trainer, pl_module, self.schedule)
         self._open_bar()
 
@@ -260,7 +277,7 @@ class RangeTest(Callback):
         batch_idx: int,
     ) -> None:
         """Collect the loss, and where the optimizer has stepped, record its mean."""
-        loss = _loss_in(outputs)
+        loss = loss_in(outputs)
         if loss is not None:
             if pl_module.automatic_optimization:  # Lightning has divided it already
                 loss = loss * trainer.accumulate_grad_batches
@@ -277,7 +294,7 @@ class RangeTest(Callback):
                 f"An LR range test needs at most one optimizer step in a training_step, and"
                 f" {type(pl_module).__name__}'s took {steps}: one loss cannot stand for them all."
             )
-        loss = self._mean_over_ranks(trainer, self._window)
+        loss = mean_over_ranks(trainer, self._window)
         self._window = []
         taken = self._taken + steps
         lr = self.scheduler.schedule.at(self._taken, self.num_training).lr
@@ -301,18 +318,6 @@ class RangeTest(Callback):
                 self._stop(trainer, f"diverged at lr {lr:.3g}")
         if not self.stopped and taken >= self.num_training:
             self._stop(trainer, "range completed")
-
-    def _mean_over_ranks(self, trainer: Trainer, losses: list[Tensor]) -> float | None:
-        """Return the mean over all that the ranks have, the same number on each of them."""
-        total = (
-            torch.stack(losses).sum()
-            if losses
-            else torch.zeros((), device=trainer.strategy.root_device)
-        )
-        both = torch.stack([total, torch.full_like(total, len(losses))])
-        both = trainer.strategy.reduce(both, reduce_op="mean")
-        total_loss, count = both.tolist()
-        return total_loss / count if count else None
 
     def _stop(self, trainer: Trainer, why: str) -> None:
         self.stopped = why
@@ -341,7 +346,7 @@ class RangeTest(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect the loss that ``validation_step`` returns, if it does."""
-        loss = _loss_in(outputs)
+        loss = loss_in(outputs)
         if loss is not None:
             self._val_window.append(loss)
 
@@ -350,8 +355,8 @@ class RangeTest(Callback):
         losses, self._val_window = self._val_window, []
         self.validation_due = False
         if not losses:
-            losses = _logged_losses(logged)
-        loss = self._mean_over_ranks(trainer, losses)
+            losses = logged_losses(logged)
+        loss = mean_over_ranks(trainer, losses)
         if loss is None:
             raise MisconfigurationException(
                 f"val_batches={self.val_batches} needs a loss: let validation_step return it, or"
@@ -359,37 +364,6 @@ class RangeTest(Callback):
             )
         self.val_lrs.append(self.lrs[-1])
         self.val_losses.append(loss)
-
-
-def _loss_in(outputs: Any) -> Tensor | None:
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    if not isinstance(loss, Tensor):
-        return None
-    loss = loss.detach().mean()
-    return loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
-
-
-def _logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
-    """Return the validation loss for each loader, or nothing where there is none.
-
-    Raises:
-        MisconfigurationException: If it is not clear which it is.
-    """
-    found: dict[str, list[Tensor]] = {}
-    for of_loader in logged:
-        for name, value in of_loader.items():
-            name = name.split("/dataloader_idx_")[0].removesuffix("_epoch")
-            if "loss" in name.lower() and not name.endswith("_step"):
-                found.setdefault(name, []).append(torch.as_tensor(value).detach())
-    for name in _VALIDATION_LOSSES:
-        if name in found:
-            return found[name]
-    if len(found) > 1:
-        raise MisconfigurationException(
-            f"Which is the validation loss: {', '.join(sorted(found))}? Let validation_step return"
-            " it, or log it as val_loss."
-        )
-    return next(iter(found.values()), [])
 
 
 def _named(optimizers: Sequence[Optimizer]) -> str:

@@ -1,0 +1,61 @@
+"""The loss of a batch, wherever a module leaves it, and its mean over batches and devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+_VALIDATION_LOSSES = (
+    *("val_loss", "val/loss", "valid_loss", "valid/loss", "validation_loss", "validation/loss"),
+    "loss",
+)
+
+
+def loss_in(outputs: Any) -> Tensor | None:
+    """Return the loss that a step returned, as one number, or None if there is none."""
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(loss, Tensor):
+        return None
+    loss = loss.detach().mean()
+    return loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
+
+
+def logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
+    """Return the validation loss for each loader, or nothing where there is none.
+
+    Raises:
+        MisconfigurationException: If it is not clear which it is.
+    """
+    found: dict[str, list[Tensor]] = {}
+    for of_loader in logged:
+        for name, value in of_loader.items():
+            name = name.split("/dataloader_idx_")[0].removesuffix("_epoch")
+            if "loss" in name.lower() and not name.endswith("_step"):
+                found.setdefault(name, []).append(torch.as_tensor(value).detach())
+    for name in _VALIDATION_LOSSES:
+        if name in found:
+            return found[name]
+    if len(found) > 1:
+        raise MisconfigurationException(
+            f"Which is the validation loss: {', '.join(sorted(found))}? Let validation_step return"
+            " it, or log it as val_loss."
+        )
+    return next(iter(found.values()), [])
+
+
+def mean_over_ranks(trainer: Trainer, losses: list[Tensor]) -> float | None:
+    """Return the mean over all that the ranks have, the same number on each of them."""
+    total = (
+        torch.stack(losses).sum()
+        if losses
+        else torch.zeros((), device=trainer.strategy.root_device)
+    )
+    both = torch.stack([total, torch.full_like(total, len(losses))])
+    both = trainer.strategy.reduce(both, reduce_op="mean")
+    total_loss, count = both.tolist()
+    return total_loss / count if count else None

@@ -1,0 +1,152 @@
+"""One range test in this process: its options, who takes part in it, and the fit that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Checkpoint,
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LearningRateFinder,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+    SpikeDetection,
+    StochasticWeightAveraging,
+    ThroughputMonitor,
+    Timer,
+)
+
+from lightning_onecycle import _lightning
+from lightning_onecycle._checks import choice, number, whole
+from lightning_onecycle._lightning import of_either_lightning
+from lightning_onecycle.callback import ScheduleCallback
+from lightning_onecycle.isolation import isolated
+from lightning_onecycle.measure._measurement import Measurement
+from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.report import RunRecord, StopOnDivergence
+
+
+class StartsRangeTests(_lightning.Callback):
+    """A callback that runs range tests, and so takes no part in them."""
+
+
+# Those that end a run, litter, time or measure it, or write the learning rate or the weights of its
+# end. All others take part: they are conditions of the training.
+_LEFT_OUT = (
+    *(Checkpoint, EarlyStopping, SpikeDetection, StopOnDivergence, Timer),
+    *(ProgressBar, ModelSummary, RunRecord, Measurement),
+    *(LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor),
+    *(LearningRateFinder, BatchSizeFinder, ScheduleCallback, StochasticWeightAveraging),
+    StartsRangeTests,
+)
+
+
+def checked(
+    *,
+    min_lr: float = 1e-6,
+    max_lr: float = 10.0,
+    num_training: int = 100,
+    mode: str = "exponential",
+    early_stop_threshold: float | None = 4.0,
+    schedule: Schedule | None = None,
+    val_batches: int = 0,
+) -> dict[str, Any]:
+    """Return the arguments that `RangeTest` takes for these of `Tuner.lr_find`, or refuse them."""
+    low = number("min_lr", min_lr, "> 0", lambda v: v > 0)
+    least = low * (1 + 1e-6)  # closer ones give no curve
+    if early_stop_threshold is not None:
+        early_stop_threshold = number(
+            "early_stop_threshold", early_stop_threshold, "> 0 or None", lambda v: v > 0
+        )
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule or None, got {type(schedule).__name__}")
+    return {
+        "min_lr": low,
+        "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
+        "num_training": whole("num_training", num_training, 3),
+        "mode": choice("mode", mode, ("exponential", "linear")),
+        "threshold": early_stop_threshold,
+        "schedule": schedule,
+        "val_batches": whole("val_batches", val_batches, 0),
+    }
+
+
+def run(
+    trainer: Trainer,
+    model: LightningModule,
+    train_dataloaders: Any,
+    val_dataloaders: Any,
+    datamodule: LightningDataModule | None,
+    options: dict[str, Any],
+    *,
+    data_is_ready: bool = False,
+) -> LRCurve:
+    """Run a range test in this process, and leave no trace.
+
+    Args:
+        trainer: The user's own.
+        model: As for ``Trainer.fit``, like the next three.
+        train_dataloaders: See there.
+        val_dataloaders: See there.
+        datamodule: See there.
+        options: What `checked` returns.
+        data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
+
+    Returns:
+        The curve.
+    """
+    bar = trainer.progress_bar_callback
+    test = RangeTest(**options, show=bar is not None and getattr(bar, "is_enabled", True))
+    test.left_out = [callback for callback in trainer.callbacks if not _takes_part(callback)]  # type: ignore[attr-defined]
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    test.original = model
+    data = (train_dataloaders, val_dataloaders, datamodule)
+    with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
+        test.prepare(trainer)
+        trainer.callbacks.append(test)  # type: ignore[attr-defined]
+        _filter_callbacks_of(copied, test.left_out)
+        for owner in (copied, datamodule) if data_is_ready else ():
+            for hook in ("prepare_data", *(("setup", "teardown") if owner is datamodule else ())):
+                if owner is not None:
+                    setattr(owner, hook, _nothing)
+        try:
+            trainer.fit(copied, train_dataloaders, val_dataloaders, datamodule)
+        except SystemExit:
+            if isinstance(test.exception, KeyboardInterrupt):
+                raise test.exception from None
+            raise
+    if not test.stopped:
+        raise MisconfigurationException(
+            "The LR range test has no data: the training loader has no batches, or"
+            " limit_train_batches is 0."
+        )
+    return test.curve()
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand in for a hook that has been called already."""
+
+
+def _takes_part(callback: Callback) -> bool:
+    return not isinstance(callback, of_either_lightning(*_LEFT_OUT))
+
+
+def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> None:
+    """Leave the same callbacks out of what the module brings along."""
+    configure = module.configure_callbacks
+
+    def configure_callbacks() -> list[Callback]:
+        callbacks = configure()
+        callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+        left_out.extend(callback for callback in callbacks if not _takes_part(callback))
+        return [callback for callback in callbacks if _takes_part(callback)]
+
+    module.configure_callbacks = configure_callbacks  # type: ignore[method-assign]
