@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning.fabric.utilities import rank_zero_warn
@@ -106,23 +107,24 @@ class ScheduleCallback(Callback):
         """The scheduler of each optimizer, during a fit."""
         return [] if self._installed is None else self._installed.schedulers
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the checkpoint of an earlier fit."""
+        self._saved, self._steps_taken = {}, []
+
     # ---- installing -------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot go right, and install a `ScheduleLR` on each optimizer."""
         self.check(trainer, pl_module)
         # The checkpoint of a resumed run is restored after this hook, into these schedulers too.
-        self._installed = Installed(
-            trainer,
-            lambda optimizer: ScheduleLR(
-                optimizer,
-                self.schedule,
-                self.total_steps or _PROVISIONAL_STEPS,
-                max_lr=self.max_lr,
-            ),
-            type(self).__name__,
-            peak_is_given=self.max_lr is not None,
+        make = partial(
+            ScheduleLR,
+            schedule=self.schedule,
+            total_steps=self.total_steps or _PROVISIONAL_STEPS,
+            max_lr=self.max_lr,
         )
+        name, peak_is_given = type(self).__name__, self.max_lr is not None
+        self._installed = Installed(trainer, make, name, peak_is_given=peak_is_given)
         self._plan = self._new_plan()
         self._log = ScheduleLog()
         self._told_idle = False
@@ -185,10 +187,21 @@ class ScheduleCallback(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers; their last values stay."""
+        self._let_go()
+        self._installed = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Let go of the optimizers; a checkpoint can still be written."""
+        self._let_go()
+
+    def _let_go(self) -> None:
         for scheduler in self.schedulers:
             scheduler.detach()
-        self._installed = None
-        self._saved, self._steps_taken = {}, []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_installed": None}  # a copy has no part in the fit
 
     # ---- checkpoints ------------------------------------------------------------------------
 

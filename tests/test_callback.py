@@ -1,6 +1,8 @@
+import copy
 import csv
 import math
 import os
+import pickle
 import time
 from datetime import timedelta
 from functools import partial
@@ -542,6 +544,20 @@ def test_with_max_steps_a_step_is_a_step_whatever_the_batch_size(tmp_path, told)
     path = tmp_path / "step=12.ckpt"
     used = fit(Tiny(), OneCycle(), data=data(2), max_steps=24, ckpt_path=path)
     assert used.values == expected(one_cycle(), 24)[12:]
+
+
+def test_one_callback_serves_several_fits_also_after_a_checkpoint_and_an_error(tmp_path):
+    fit(Tiny(), OneCycle(), every_step(tmp_path), max_epochs=2)
+    shared = OneCycle()
+    optimizer = sgd(Tiny().parameters())
+    module = Breaks(lambda _: optimizer)
+    module.at = 20
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fit(module, shared, max_epochs=2, ckpt_path=tmp_path / "step=7.ckpt")
+    assert not shared.schedulers[0].attached  # the optimizer is the user's again
+    shared = pickle.loads(pickle.dumps(copy.deepcopy(shared)))
+    for epochs in (1, 3):
+        assert fit(Tiny(), shared, max_epochs=epochs).values == expected(one_cycle(), 12 * epochs)
 
 
 # ---- other optimizers in the middle of a fit ----------------------------------------------------

@@ -14,7 +14,15 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from conftest import quiet_trainer
-from lightning_onecycle import GradientNoiseScale, LRCurve, LRFinder, OneCycle, Tuner
+from lightning_onecycle import (
+    GradientNoiseScale,
+    LRCurve,
+    LRFinder,
+    OneCycle,
+    ScheduleCallback,
+    Tuner,
+    one_cycle,
+)
 from test_captured_optimizers import look
 from test_isolation import FEATURES, Holder, Net, everything, points, shuffled
 
@@ -220,7 +228,10 @@ def test_a_refusal_leaves_no_trace(said, case):
 CURVE = LRCurve([10.0**k for k in range(-6, 0)], [1.0] * 6)
 FINDERS = {
     "no schedule": ("there are 0", lambda: [LRFinder()]),
-    "two schedules": ("there are 2", lambda: [LRFinder(), OneCycle(), OneCycle()]),
+    "two schedules": (
+        "there are 2",
+        lambda: [LRFinder(), OneCycle(), ScheduleCallback(one_cycle())],
+    ),
     "a schedule in front": ("it stands before", lambda: [OneCycle(), LRFinder()]),
     "no peak": ("shows no peak", lambda: [LRFinder(num_training=5), OneCycle()]),
     "no peak in a curve": ("shows no peak", lambda: [LRFinder(CURVE), OneCycle()]),

@@ -785,7 +785,7 @@ def test_curve_without_conditions_is_refused():
     ("callbacks", "said"),
     [
         ([], "there are 0"),
-        ([OneCycle(), OneCycle()], "there are 2"),
+        ([OneCycle(), ScheduleCallback(constant())], "there are 2"),
         ([OneCycle()], "it stands before"),
     ],
 )
