@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR
@@ -189,6 +190,14 @@ def stamp(group: Group) -> Any:
     """Return the learning rate; where it is a tensor, with what counts the writes into it."""
     lr = group["lr"]
     return lr if type(lr) is float else (lr, getattr(lr, "_version", 0))
+
+
+def holds(group: Group, name: str, value: float) -> bool:
+    """Whether a group has a number, to the precision of its tensor."""
+    held = group[name]
+    if isinstance(held, Tensor):
+        value = float(torch.tensor(value, dtype=held.dtype))
+    return float(held) == value
 
 
 def weight_decay(group: Group) -> float | None:

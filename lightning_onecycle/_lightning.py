@@ -92,11 +92,19 @@ class _CallbackType(ABCMeta):
 
 
 if TYPE_CHECKING:  # Type checkers know no bases that are computed.
-    from lightning.pytorch import Callback as Callback
+    from lightning.pytorch import Callback as _Callback
 else:
 
-    class Callback(*_CALLBACKS, metaclass=_CallbackType):
-        """A callback of Lightning's, by both names.
+    class _Callback(*_CALLBACKS, metaclass=_CallbackType):
+        pass
 
-        ``Trainer(callbacks=...)`` and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
-        """
+
+class Callback(_Callback):
+    """A callback of Lightning's, by both names.
+
+    ``Trainer(callbacks=...)`` and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A fit attaches two methods of its module. A copy would copy the module with them.
+        return {k: v for k, v in vars(self).items() if k not in ("log", "log_dict")}

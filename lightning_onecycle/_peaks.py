@@ -44,12 +44,14 @@ class Peaks:
         self._params = [group["params"] for group in groups]
         self.written: list[_groups.Group] = []
         self._stamps: list[Any] = []
+        self._lrs_now: list[float] = []
         self._decays_now = list(self.decays)
 
-    def remember(self, groups: list[_groups.Group]) -> None:
+    def remember(self, groups: list[_groups.Group], lrs: list[float]) -> None:
         """Remember the rates that were written, to see later whether other code changes them."""
         self.written = list(groups)
         self._stamps = [_groups.stamp(group) for group in groups]
+        self._lrs_now = lrs
 
     def remember_decays(self, groups: list[_groups.Group]) -> None:
         """Remember the weight decays that were written."""
@@ -62,10 +64,16 @@ class Peaks:
 
     def changed(self, groups: list[_groups.Group]) -> float | None:
         """Return the first learning rate that is not what was written, or None."""
-        for group, stamp in zip(groups, self._stamps, strict=True):
-            if _groups.stamp(group) != stamp:
+        for index, group in enumerate(groups):
+            if not self._is_as_written(group, index):
                 return float(group["lr"])
         return None
+
+    def _is_as_written(self, group: _groups.Group, index: int) -> bool:
+        """Whether a group has the rate that was written, or a tensor was filled with it again."""
+        if _groups.stamp(group) == self._stamps[index]:
+            return True
+        return _groups.holds(group, "lr", self._lrs_now[index])
 
     def _hand_over(
         self, groups: list[_groups.Group], lrs: list[float], decays: list[float | None]
@@ -80,7 +88,7 @@ class Peaks:
         for index, group in enumerate(groups):
             before = known.get(id(group["params"]))
             if before is not None:
-                if _groups.stamp(group) == self._stamps[before]:
+                if self._is_as_written(group, before):
                     lrs[index] = self.lrs[before]
                 if decays[index] == self._decays_now[before]:
                     decays[index] = self.decays[before]

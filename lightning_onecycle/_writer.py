@@ -100,7 +100,7 @@ class Writer:
         if previous is not None:
             previous.leave()
         _WRITERS[optimizer] = self
-        self.peaks.remember(optimizer.param_groups)
+        self.peaks.remember(optimizer.param_groups, self.lrs())
         self._given = weakref.ref(given)
         # torch.compile is to compile the step, and not this.
         uncompiled = torch.compiler.disable
@@ -194,7 +194,7 @@ class Writer:
                 what = "weight decay is not scheduled: there is none"
                 self.tell_once(optimizer, "weight decay", what)
             self._write_weight_decay(optimizer, point.weight_decay)
-        self.peaks.remember(groups)
+        self.peaks.remember(groups, self.lrs())
         given = self._given()
         if given is not None and given.param_groups is not groups:
             _groups.show(given.param_groups, groups)

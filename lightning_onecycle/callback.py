@@ -201,7 +201,7 @@ class ScheduleCallback(Callback):
             scheduler.detach()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_installed": None}  # a copy has no part in the fit
+        return {**super().__getstate__(), "_installed": None}  # a copy has no part in the fit
 
     # ---- checkpoints ------------------------------------------------------------------------
 

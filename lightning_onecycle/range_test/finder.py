@@ -216,4 +216,4 @@ class LRFinder(StartsRangeTests):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy has no module yet. A weak reference cannot be pickled.
-        return {**vars(self), "_model": None}
+        return {**super().__getstate__(), "_model": None}
