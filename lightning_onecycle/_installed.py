@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch import Trainer
@@ -17,14 +16,14 @@ from lightning_onecycle import _groups
 from lightning_onecycle.scheduler import ScheduleLR
 
 # With this frequency Lightning never calls step(), nor a module's own lr_scheduler_step.
-_NEVER_STEPPED: dict[str, Any] = {"interval": "step", "frequency": sys.maxsize}
+_NEVER = sys.maxsize
 
 
 class Installed:
     """A `ScheduleLR` on each optimizer of a trainer, which the trainer saves and restores.
 
     A module that brings schedulers of its own finds ours in their places: ``lr_schedulers()`` has
-    as many, and the names that ``LearningRateMonitor`` logs are the same.
+    as many, and ``LearningRateMonitor`` logs them under the same names, at the same intervals.
 
     Args:
         trainer: A trainer whose optimizers are set up.
@@ -57,21 +56,19 @@ class Installed:
             for optimizer in trainer.optimizers
         ]
         ours = {id(scheduler.optimizer): scheduler for scheduler in self.schedulers}
-        if theirs:
-            strategy.lr_scheduler_configs = [
-                replace(
-                    config,
-                    scheduler=ours[id(config.scheduler.optimizer)],
-                    reduce_on_plateau=False,
-                    monitor=None,
-                    **_NEVER_STEPPED,
-                )
-                for config in theirs
-            ]
-        else:
-            strategy.lr_scheduler_configs = [
-                LRSchedulerConfig(scheduler, **_NEVER_STEPPED) for scheduler in self.schedulers
-            ]
+        strategy.lr_scheduler_configs = [
+            replace(
+                config,
+                scheduler=ours[id(config.scheduler.optimizer)],
+                frequency=_NEVER,
+                reduce_on_plateau=False,
+                monitor=None,
+            )
+            for config in theirs
+        ] or [
+            LRSchedulerConfig(scheduler, interval="step", frequency=_NEVER)
+            for scheduler in self.schedulers
+        ]
         listed = {id(config.scheduler) for config in strategy.lr_scheduler_configs}
         self._listed = [scheduler for scheduler in self.schedulers if id(scheduler) in listed]
 

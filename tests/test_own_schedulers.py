@@ -190,6 +190,10 @@ def test_a_learning_rate_monitor_logs_it_under_the_modules_name(tmp_path):
     arguments = {"max_epochs": 1, "logger": logger, "log_every_n_steps": 1}
     used = fit(made(form), OneCycle(), monitor, **arguments)
     assert monitor.lrs["rate"] == pytest.approx(used.lrs)
+    # Without an interval of its own, at that of the module's scheduler: each epoch.
+    monitor = LearningRateMonitor()
+    used = fit(made(form), OneCycle(), monitor, max_epochs=2, logger=CSVLogger(tmp_path))
+    assert monitor.lrs["rate"] == pytest.approx([used.lrs[0], used.lrs[12]])
 
 
 def test_a_step_of_its_own_kind_is_never_called():
