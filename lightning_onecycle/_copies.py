@@ -201,7 +201,8 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
 def globals_of_the_copy(configure: Callable[..., Any], memo: Memo) -> Iterator[None]:
     """Have global names in ``configure_optimizers`` mean copies of what trains the original.
 
-    A scheduler that it builds writes into its optimizer at once.
+    A scheduler that it builds writes into its optimizer at once. What it assigns to a global name
+    is taken back.
     """
     function = inspect.unwrap(configure)
     function = getattr(function, "__func__", function)
@@ -209,8 +210,10 @@ def globals_of_the_copy(configure: Callable[..., Any], memo: Memo) -> Iterator[N
     names = function.__code__.co_names if isinstance(function, types.FunctionType) else ()
     variables = getattr(function, "__globals__", {})
     rebound = _Rebound(memo)
-    was = {name: variables[name] for name in names if isinstance(variables.get(name), _IN_GLOBALS)}
-    variables.update((name, rebound(value)) for name, value in was.items())
+    was = {name: variables[name] for name in names if name in variables}
+    for name, value in was.items():
+        if isinstance(value, _IN_GLOBALS):
+            variables[name] = rebound(value)
     try:
         yield
     finally:

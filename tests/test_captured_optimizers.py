@@ -217,6 +217,27 @@ def test_a_range_test_between_two_fits_leaves_the_second_as_it_was(keep):
     assert results[0] == results[1]
 
 
+def test_an_optimizer_that_is_made_once_and_kept_in_a_global_is_not_that_of_the_copy():
+    global OPTIMIZER
+
+    def configure_optimizers():
+        global OPTIMIZER
+        if OPTIMIZER is None:
+            OPTIMIZER = torch.optim.SGD(run[0].parameters(), lr=0.05, momentum=0.9)
+        return OPTIMIZER
+
+    results = []
+    for test in (False, True):
+        OPTIMIZER = None
+        run = build(lambda *_: None)
+        run[0].configure_optimizers = configure_optimizers
+        if test:
+            assert len(find(run).lrs) == 10
+            assert OPTIMIZER is None
+        results.append(fit(run))
+    assert results[0] == results[1]
+
+
 def test_a_scheduler_that_was_made_before_is_left_as_it_was():
     global SCHEDULER
     run = build(lambda *_: None)

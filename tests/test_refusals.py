@@ -66,6 +66,11 @@ class Stream(IterableDataset):
         return iter(points())
 
 
+class Nested(Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        Tuner(trainer).lr_find(pl_module, shuffled())
+
+
 class Sets(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         optimizer.param_groups[0]["lr"] = 0.02
@@ -105,6 +110,17 @@ def without_a_rate(module, optimizer):
     other = torch.optim.SGD(module.parameters(), lr=0.1)
     other.param_groups[0]["lr"] = torch.tensor(1)
     return other
+
+
+class WithoutHooks(torch.optim.SGD):
+    """As a wrapper that leaves out the constructor of ``Optimizer``."""
+
+    def __init__(self, optimizer):
+        vars(self).update(optimizer.__getstate__())
+
+
+def without_hooks(module, optimizer):
+    return WithoutHooks(torch.optim.SGD(module.parameters(), lr=0.1))
 
 
 def holds(make):
@@ -153,6 +169,9 @@ REFUSED = {
         "cannot know how many optimizer steps",
         {"data": lambda: DataLoader(Stream(), 4), "callbacks": [OneCycle()]},
     ),
+    "no time": ("needs Trainer(max_time=...)", {"callbacks": [OneCycle(budget="time")]}),
+    "a test inside": ("lr_find was called inside a range test", {"callbacks": [Nested()]}),
+    "no step hooks": ("must have step hooks", {"module": optimizes(without_hooks)}),
     "peaks": ("one value for each of the 4", {"callbacks": [OneCycle(max_lr=[0.1])]}),
     "a rate": ("lr must be a number", {"module": optimizes(without_a_rate)}),
     "no gradients": (
