@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightning_onecycle._checks import peak
 
@@ -26,7 +25,8 @@ def with_hooks(optimizer: Optimizer) -> Optimizer:
     """Return the optimizer whose steps count: the innermost one that holds the same groups.
 
     A wrapper (SAM, Lookahead, those of timm, Accelerate and Lightning) may take several steps of
-    its own for one that trains, and may run no hooks.
+    its own for one that trains, may run no hooks, and may show copies of the groups. The lists of
+    parameters in them are the same.
 
     Raises:
         TypeError: If neither this nor one that it wraps is a torch ``Optimizer``.
@@ -53,8 +53,10 @@ def _held_by(optimizer: Any, seen: list[Any]) -> Optimizer | None:
     for inner in getattr(optimizer, "__dict__", {}).values():
         if isinstance(inner, Optimizer) and not any(inner is other for other in seen):
             theirs = inner.param_groups
-            if groups and len(groups) == len(theirs) and all(map(is_, groups, theirs)):
-                return inner
+            if groups and len(groups) == len(theirs):
+                pairs = zip(groups, theirs, strict=True)
+                if all(a.get("params") is b["params"] for a, b in pairs):
+                    return inner
     return None
 
 
@@ -87,23 +89,45 @@ def undo_schedulers(optimizer: Optimizer, schedulers: Sequence[Any]) -> str:
     Returns:
         Where the learning rate of the largest group comes from.
     """
-    cycle = next((s for s in _flattened(schedulers) if isinstance(s, CyclicLR)), None)
+    found = list(_flattened(schedulers))
     sources = {}
     for index, group in enumerate(optimizer.param_groups):
-        if cycle is not None:
-            lr, source = cycle.max_lrs[index], "its max_lr"
-        elif "max_lr" in group:
-            lr, source = group["max_lr"], "its max_lr"
-        elif group.get("initial_lr", group["lr"]) != group["lr"]:
-            lr, source = group["initial_lr"], "the lr of the optimizer before, initial_lr"
-        else:
-            lr, source = group["lr"], "the lr of the optimizer"
-        sources[float(lr)] = source
-        set_lr(group, float(lr))
-        for name in ("betas", "momentum") if "base_momentum" in group else ():
-            if name in group and name in optimizer.defaults:
-                group[name] = optimizer.defaults[name]
+        lr, source = _peak_before(group, index, found)
+        sources[lr] = source
+        set_lr(group, lr)
+        if "base_momentum" in group:
+            _undo_momentum(group, optimizer.defaults)
     return sources[max(sources)]
+
+
+def _peak_before(group: Group, index: int, schedulers: Sequence[Any]) -> tuple[float, str]:
+    for scheduler in schedulers:
+        if isinstance(scheduler, OneCycleLR):
+            return float(group["max_lr"]), "its max_lr"
+        if isinstance(scheduler, CyclicLR):
+            return float(scheduler.max_lrs[index]), "its max_lr"
+    lr = float(group["lr"])
+    if "initial_lr" in group:
+        before = float(group["initial_lr"])
+    elif len(schedulers) == 1 and hasattr(schedulers[0], "base_lrs"):
+        before = float(schedulers[0].base_lrs[index])
+    elif any(isinstance(s, (LRScheduler, ReduceLROnPlateau)) for s in schedulers):
+        before = lr
+    else:  # a class of the project's own, which may have changed it
+        return lr, "the lr that it has left; give max_lr if that is not the peak"
+    changed = before != lr
+    return before, "the lr of the optimizer" + (" before it was built" if changed else "")
+
+
+def _undo_momentum(group: Group, defaults: Group) -> None:
+    """Put back the momentum or beta1 that a cyclical scheduler has overwritten, if it is known.
+
+    It is not where the group was given its own, as far as the other betas tell.
+    """
+    if "betas" in group and group["betas"][1:] == tuple(defaults.get("betas", ())[1:]):
+        group["betas"] = defaults["betas"]
+    elif group.get("momentum") and defaults.get("momentum"):
+        group["momentum"] = defaults["momentum"]
 
 
 def _flattened(schedulers: Sequence[Any]) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from operator import is_
 from typing import Any
@@ -19,14 +20,25 @@ class Peaks:
         optimizer: Whose groups are read.
         max_lr: As for `ScheduleLR`.
         previous: What the writer before has, where there was one.
+        takes_over: Whether that one still writes. Its peaks are taken then, and otherwise the rates
+            that the groups had before it.
 
     Attributes:
         lrs: The peak of each group.
         decays: The weight decay of each group, None where it has none.
     """
 
+    lrs: list[float]
+    decays: list[float | None]
+    _own: list[float]
+
     def __init__(
-        self, optimizer: Optimizer, max_lr: float | Sequence[float] | None, previous: Peaks | None
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float] | None,
+        previous: Peaks | None,
+        *,
+        takes_over: bool,
     ) -> None:
         groups = optimizer.param_groups
         own = _groups.own_lrs(groups)
@@ -35,13 +47,17 @@ class Peaks:
         self.uses_lr_scale = own != self._read
         self._has_stepped = bool(optimizer.state)
         if previous is not None:
-            previous._hand_over(groups, own, self.decays)
+            lrs = previous.lrs if takes_over else previous._own
+            previous._hand_over(groups, own, self.decays, lrs)
         self._max_lr = max_lr
+        self._own = list(own)
         self.lrs = _groups.peaks(own, max_lr)
         self._scale = max(self.lrs) / max(own) if max(own) > 0 else 1.0
         self._number_at_first = len(own)
         self.first_lrs: list[float] = []  # what the groups get first, set by the writer
         self._params = [group["params"] for group in groups]
+        # The last groups that were removed: after how many steps, and a parameter of each.
+        self._gone: list[tuple[int, weakref.ref[Any]]] = []
         self.written: list[_groups.Group] = []
         self._stamps: list[Any] = []
         self._lrs_now: list[float] = []
@@ -76,42 +92,71 @@ class Peaks:
         return _groups.holds(group, "lr", self._lrs_now[index])
 
     def _hand_over(
-        self, groups: list[_groups.Group], lrs: list[float], decays: list[float | None]
+        self,
+        groups: list[_groups.Group],
+        own: list[float],
+        decays: list[float | None],
+        lrs: list[float],
     ) -> None:
-        """Put what it has in place of ``lrs`` and ``decays``, but not of what was set by hand.
+        """Put ``lrs`` and weight decays in place of what was read, but not of what was set by hand.
 
         A group is known by its parameters: others may have been added or removed.
         """
-        known = {
-            id(params): index for index, params in enumerate(self._params[: len(self._stamps)])
-        }
-        for index, group in enumerate(groups):
-            before = known.get(id(group["params"]))
-            if before is not None:
-                if self._is_as_written(group, before):
-                    lrs[index] = self.lrs[before]
+        for index, before in enumerate(self._places(groups)):
+            if before is not None and before < len(self._stamps):
+                if self._is_as_written(groups[index], before):
+                    own[index] = lrs[before]
                 if decays[index] == self._decays_now[before]:
                     decays[index] = self.decays[before]
 
-    def adopt(self, optimizer: Optimizer, factor: float) -> None:
-        """Take in groups that were added since.
+    def _places(self, groups: list[_groups.Group]) -> list[int | None]:
+        """Return where each group stood when it was last seen, by its parameters, or None."""
+        places = {_first(params): index for index, params in enumerate(self._params)}
+        return [places.get(_first(group["params"])) for group in groups]
+
+    def follow(self, optimizer: Optimizer, factor: float, position: int) -> None:
+        """Keep each peak with its group, where groups were added, removed or moved.
 
         Args:
             optimizer: The optimizer.
             factor: The schedule's at its present position.
+            position: Steps taken.
+
+        Raises:
+            RuntimeError: If groups take turns: a step of each is a part of one step.
         """
-        for group in optimizer.param_groups[len(self.lrs) :]:
-            lr = float(group["lr"])
-            if lr == optimizer.defaults.get("lr"):
-                peak = lr * self._scale
-            else:
-                # Given as it is to be now, in proportion to the other groups' present values.
-                peak = lr / factor if factor > 0 else lr
-            self.lrs.append(peak)
-            self.first_lrs.append(lr)
-            self.decays.append(_groups.weight_decay(group))
-            self._decays_now.append(self.decays[-1])
-            self._params.append(group["params"])
+        groups = optimizer.param_groups
+        places = self._places(groups)
+        present = {_first(group["params"]) for group in groups}
+        if any(id(was()) in present for at, was in self._gone if position - at <= 1):
+            raise RuntimeError(
+                f"{type(optimizer).__name__} takes steps with parts of its parameter groups in"
+                " turns, as DeepSpeed's ZeRO does: such steps cannot be counted."
+            )
+        gone = (params for i, params in enumerate(self._params) if params and i not in places)
+        self._gone = [(position, weakref.ref(params[0])) for params in gone]
+        rows = list(
+            zip(self.lrs, self._own, self.first_lrs, self.decays, self._decays_now, strict=True)
+        )
+        rows = [
+            self._read_later(optimizer, group, factor) if place is None else rows[place]
+            for group, place in zip(groups, places, strict=True)
+        ]
+        self.lrs, self._own, self.first_lrs, self.decays, self._decays_now = map(
+            list, zip(*rows, strict=True)
+        )
+        self._params = [group["params"] for group in groups]
+
+    def _read_later(self, optimizer: Optimizer, group: _groups.Group, factor: float) -> Any:
+        lr, decay = float(group["lr"]), _groups.weight_decay(group)
+        if lr == optimizer.defaults.get("lr"):
+            return lr * self._scale, lr, lr, decay, decay
+        # Given as it is to be now, in proportion to the other groups' present values.
+        own = lr / factor if factor > 0 else lr
+        return own, own / self._scale, lr, decay, decay
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_gone": []}  # weak references cannot be pickled
 
     def state_dict(self) -> dict[str, Any]:
         """Return them as plain numbers."""
@@ -148,5 +193,13 @@ class Peaks:
         groups = optimizer.param_groups
         self.lrs = (self.lrs[:kept] + peaks[kept:])[: len(groups)]
         self.decays = (self.decays[:kept] + decays[kept:])[: len(groups)]
-        self.first_lrs = first_lrs
-        self._params = [group["params"] for group in groups][: len(self.lrs)]
+        count = len(self.lrs)
+        self._own = (self._own + self.lrs[len(self._own) :])[:count]
+        self.first_lrs = (first_lrs + self.first_lrs[len(first_lrs) :])[:count]
+        self._decays_now = list(self.decays)
+        self._params = [group["params"] for group in groups][:count]
+
+
+def _first(params: list[Any]) -> int:
+    """Return what a group is known by: its list may be another, its first parameter is not."""
+    return id(params[0] if params else params)

@@ -54,8 +54,10 @@ def keep_fraction(trainer: Trainer, scheduler: ScheduleLR, saved: dict[str, int]
         scheduler: At the position of the checkpoint.
         saved: What `lightning_onecycle.budget.epoch_size` returned when it was saved.
     """
-    now = budgets.epoch_size(trainer, saved["epoch"])
-    if trainer.max_steps != -1 or now is None or now["batch_size"] == saved["batch_size"]:
+    now, in_epochs = budgets.epoch_size(trainer, saved["epoch"]), budgets.steps_in_epochs(trainer)
+    if now is None or in_epochs is None or now["batch_size"] == saved["batch_size"]:
+        return
+    if trainer.max_steps != -1 and trainer.max_steps < in_epochs:
         return
     before = scheduler.last_epoch
     scheduler.move_to(round(before * now["steps"] / saved["steps"]))

@@ -65,7 +65,12 @@ class Writer:
         self._told: set[str] = set()
         self._in_step = False
         previous = _WRITERS.get(optimizer)
-        self.peaks = Peaks(optimizer, max_lr, None if previous is None else previous.peaks)
+        self.peaks = Peaks(
+            optimizer,
+            max_lr,
+            None if previous is None else previous.peaks,
+            takes_over=previous is not None and previous.attached,
+        )
         self.peaks.first_lrs = self.lrs()
         if self.peaks.uses_lr_scale:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
@@ -134,15 +139,13 @@ class Writer:
                 " without the hooks that count steps: the schedule would stand still. Capture"
                 " forward and backward alone, or use torch.compile(optimizer.step)."
             )
-        groups, written = optimizer.param_groups, self.peaks.written
-        if len(groups) < len(written):
-            raise RuntimeError(
-                f"{type(optimizer).__name__} had {len(written)} parameter groups, and takes a"
-                f" step with {len(groups)}: steps of parts (DeepSpeed's ZeRO takes them) cannot be"
-                " counted. Build a new ScheduleLR if the other groups are gone for good."
-            )
+        groups = optimizer.param_groups
         if self.peaks.are_others(groups):
+            fewer = len(self.peaks.written) - len(groups)
             self.write(optimizer)
+            if fewer > 0:
+                what = f"{fewer} of its parameter groups are gone; the others keep their peaks"
+                self.tell_once(optimizer, "gone", what)
         elif (lr := self.peaks.changed(groups)) is None:
             pass
         elif _groups.only_makes_state(optimizer, args, kwargs):
@@ -180,8 +183,8 @@ class Writer:
             return
         point = value_at(self.segments, self.position)
         groups = optimizer.param_groups
-        if len(groups) > len(self.peaks.lrs):
-            self.peaks.adopt(optimizer, point.lr)
+        if self.peaks.are_others(groups):
+            self.peaks.follow(optimizer, point.lr, self.position)
         if any(type(group["lr"]) is not float for group in groups):
             _groups.unshare(groups, "lr", optimizer.defaults.get("lr"))
         for group, peak in zip(groups, self.peaks.lrs, strict=False):

@@ -79,12 +79,17 @@ def _steps_in_this_epoch(trainer: Trainer) -> int:
     batches = trainer.fit_loop.epoch_loop.batch_progress
     current: Any = batches.current
     done: int = current.completed
-    if done == current.processed - 1 == current.ready - 1:
-        done += 1  # saved at the end of a batch, which Lightning does not repeat
+    at_batch_end = done == current.processed - 1 == current.ready - 1
+    if at_batch_end:
+        done += 1  # Lightning does not repeat this batch
     accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
+    in_epoch = batches_in(trainer, trainer.current_epoch)
     # A batch that raised is begun, but not done: a resumed run begins with it.
     if batches.is_last_batch and done == current.ready:
-        return math.ceil(done / accumulation)
+        return math.ceil(in_epoch / accumulation)
+    if done >= in_epoch:
+        # The epoch has become shorter. Lightning goes over it again, or takes it as done.
+        return 0 if at_batch_end else math.ceil(in_epoch / accumulation)
     return done // accumulation
 
 

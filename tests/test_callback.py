@@ -536,6 +536,15 @@ def test_resumed_with_another_batch_size_it_goes_on_at_the_same_fraction(
     assert any(f"the 12 steps taken count as {2 * steps}" in message for message in told())
 
 
+@pytest.mark.parametrize("limit", [{"data": 6}, {"limit_train_batches": 6}], ids=str)
+def test_resumed_in_an_epoch_that_has_become_shorter_it_ends_at_its_end(limit, tmp_path):
+    fit(Tiny(), OneCycle(), every_step(tmp_path), max_epochs=2)
+    arguments = {"max_epochs": 2, "ckpt_path": tmp_path / "step=10.ckpt", **limit}
+    used = fit(Tiny(), OneCycle(), **arguments)
+    # Lightning goes over the first epoch again: 10 steps are taken, and 12 are still to come.
+    assert used.values == expected(one_cycle(), 22)[10:]
+
+
 def test_with_max_steps_a_step_is_a_step_whatever_the_batch_size(tmp_path, told):
     def data(size):
         return DataLoader(torch.arange(24).float(), batch_size=size)

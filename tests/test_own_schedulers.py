@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim import lr_scheduler as theirs
@@ -116,6 +117,83 @@ def test_a_schedule_of_ours_is_replaced_with_its_peak(said):
     )
     assert fit(module, OneCycle(), max_epochs=1).values == expected(one_cycle(), 12, peak=0.7)
     assert any("replaces the ScheduleLR of SGD: the peak is 0.7, its peak." in m for m in said())
+
+
+@pytest.mark.parametrize("cycle_momentum", [True, False])
+def test_only_what_a_cycle_of_torchs_has_overwritten_is_put_back(cycle_momentum):
+    def form(parameters):
+        weight, bias = parameters
+        groups = [{"params": [weight], "betas": (0.5, 0.9)}, {"params": [bias]}]
+        optimizer = torch.optim.Adam(groups, lr=0.1)
+        return [optimizer], [theirs.OneCycleLR(optimizer, 0.1, total_steps=99)]
+
+    betas = []
+
+    class Read(Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            betas.append([group["betas"] for group in optimizer.param_groups])
+
+    used = fit(Tiny(form), OneCycle(cycle_momentum=cycle_momentum), Read(), max_epochs=1)
+    # The first group has betas of its own: what its beta1 was before, nobody knows.
+    cycled = [point.momentum for point in one_cycle().trace(12)]
+    of_first, of_second = (cycled, cycled) if cycle_momentum else ([0.95] * 12, [0.9] * 12)
+    assert [pair[0] for pair in betas] == [(beta1, 0.9) for beta1 in of_first]
+    assert [pair[1] for pair in betas] == [(beta1, 0.999) for beta1 in of_second]
+    assert used.lrs == [0.1 * point.lr for point in one_cycle().trace(12)]
+
+
+def test_a_momentum_that_a_group_alone_has_is_cycled():
+    def form(parameters):
+        optimizer = torch.optim.SGD([{"params": list(parameters), "momentum": 0.7}], lr=0.4)
+        return [optimizer], [theirs.OneCycleLR(optimizer, 0.4, total_steps=99)]
+
+    assert fit(Tiny(form), OneCycle(), max_epochs=1).values == expected(one_cycle(), 12)
+
+
+def test_a_key_of_the_projects_own_is_no_peak():
+    def form(parameters):
+        optimizer = sgd([{"params": list(parameters), "max_lr": 9.0}])
+        return [optimizer], [theirs.StepLR(optimizer, 1)]
+
+    assert fit(Tiny(form), OneCycle(), max_epochs=1).values == expected(one_cycle(), 12)
+
+
+class HomeMade:
+    """A warm-up without torch's base class."""
+
+    def __init__(self, optimizer, keep=False):
+        self.optimizer = optimizer
+        if keep:
+            self.base_lrs = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-5
+
+    def step(self):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state_dict):
+        pass
+
+
+class StepsThem(Tiny):
+    def lr_scheduler_step(self, scheduler, metric):
+        scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("keep", "peak", "source"),
+    [
+        (True, 0.4, "the peak is 0.4, the lr of the optimizer before it was built."),
+        (False, 1e-5, "the peak is 1e-05, the lr that it has left; give max_lr if that is not"),
+    ],
+)
+def test_a_scheduler_of_the_projects_own_class_is_replaced(keep, peak, source, said):
+    module = StepsThem(lambda p: (lambda o: ([o], [HomeMade(o, keep)]))(sgd(p)))
+    assert fit(module, OneCycle(), max_epochs=1).values == expected(one_cycle(), 12, peak)
+    assert any(source in message for message in said())
 
 
 def test_a_given_peak_is_said_to_be_given(said):
@@ -255,6 +333,15 @@ def test_an_optimizer_that_outlives_the_fit_has_the_same_peak_in_the_next():
         assert fit(module, OneCycle(), max_epochs=1).values == expected(one_cycle(), 12)
 
 
+def test_a_peak_that_was_given_to_one_fit_is_not_that_of_the_next():
+    module = Tiny()
+    optimizer = sgd(module.parameters())
+    module.configure_optimizers = lambda: optimizer
+    for given, peak in ((0.7, 0.7), (None, 0.4), (0.2, 0.2), (None, 0.4)):
+        used = fit(module, OneCycle(given), max_epochs=1)
+        assert used.values == expected(one_cycle(), 12, peak)
+
+
 def trainable(form):
     inputs = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
 
@@ -275,6 +362,16 @@ def test_a_range_test_and_a_finder_before_the_fit(form):
     assert curve.lrs == pytest.approx([0.001, 0.01, 0.1, 1.0])
     finder = LRFinder(min_lr=1e-4, num_training=100)
     used = fit(copy.deepcopy(module), finder, OneCycle(), data=data, max_epochs=2)
+    assert used.values == expected(one_cycle(), 16, peak=finder.max_lr)
+
+
+@pytest.mark.parametrize("where", ["both in the module", "the schedule in the module"])
+def test_a_finder_with_callbacks_that_the_module_brings(where):
+    module, data = trainable(lambda o: o)
+    finder = LRFinder(min_lr=1e-4, num_training=100)
+    both = where == "both in the module"
+    module.configure_callbacks = lambda: [*([finder] if both else []), OneCycle()]
+    used = fit(module, *([] if both else [finder]), data=data, max_epochs=2)
     assert used.values == expected(one_cycle(), 16, peak=finder.max_lr)
 
 

@@ -602,14 +602,46 @@ def test_it_stops_where_a_scheduler_that_was_built_later_begins_to_write(lr, tol
     assert "has set lr to 0.05: the schedule stops after 5 of 11 steps" in message
 
 
-def test_peaks_are_those_of_the_group_when_others_are_gone():
+@pytest.mark.parametrize("change", ["reversed", "replaced", "inserted"])
+def test_peaks_move_with_their_groups(change):
+    first, second = ({"params": [weight()], "lr": lr} for lr in (0.4, 0.1))
+    optimizer = sgd([first, second], weight_decay=0.01)
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 3)
+    factor = FACTORS[3]
+    third = {"params": [weight()], "lr": 0.2 * factor, "momentum": 0.9}
+    if change == "reversed":
+        optimizer.param_groups.reverse()
+        peaks = [0.1, 0.4]
+    else:
+        if change == "replaced":
+            del optimizer.param_groups[0]
+        optimizer.add_param_group(third)
+        peaks = [0.1, 0.2] if change == "replaced" else [0.4, 0.1, 0.2]
+    for step, groups in enumerate(run(optimizer, TOTAL - 3), start=3):
+        assert [group[0] for group in groups] == pytest.approx([p * FACTORS[step] for p in peaks])
+
+
+def test_a_group_that_is_gone_for_a_while_may_come_back():
+    optimizer = sgd([{"params": [weight()], "lr": lr} for lr in (0.4, 0.1)])
+    ScheduleLR(optimizer, one_cycle(), TOTAL)
+    run(optimizer, 2)
+    frozen = optimizer.param_groups.pop()
+    run(optimizer, 3)
+    optimizer.add_param_group(frozen | {"lr": 0.1 * FACTORS[5]})
+    used = run(optimizer, TOTAL - 5)
+    assert lrs(used, 1) == pytest.approx([0.1 * factor for factor in FACTORS[5:]])
+
+
+def test_peaks_are_those_of_the_group_when_others_are_gone(said):
     groups = [{"params": [weight()], "lr": lr} for lr in (0.1, 0.2, 0.3)]
     optimizer = sgd(groups)
     ScheduleLR(optimizer, one_cycle(), TOTAL)
     run(optimizer, 3)
     del optimizer.param_groups[0]
-    with pytest.raises(RuntimeError, match="Build a new ScheduleLR if the other groups are gone"):
-        optimizer.step()
+    used = run(optimizer, 1)
+    assert (lrs(used, 0), lrs(used, 1)) == ([0.2 * FACTORS[3]], [0.3 * FACTORS[3]])
+    assert any("1 of its parameter groups are gone" in message for message in said())
     assert ScheduleLR(optimizer, one_cycle(), TOTAL).max_lrs == [0.2, 0.3]
     used = run(optimizer, TOTAL)
     assert lrs(used, 1) == [0.3 * point.lr for point in one_cycle().trace(TOTAL)]

@@ -146,6 +146,9 @@ def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> N
     def configure_callbacks() -> list[Callback]:
         callbacks = configure()
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
+        # As in any fit, they take the places of the trainer's own of the same type.
+        brought = {type(callback) for callback in callbacks}
+        left_out[:] = [callback for callback in left_out if type(callback) not in brought]
         left_out.extend(callback for callback in callbacks if not _takes_part(callback))
         return [callback for callback in callbacks if _takes_part(callback)]
 
