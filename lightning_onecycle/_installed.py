@@ -86,10 +86,6 @@ class Installed:
             )
         return scheduler
 
-    def unlisted(self) -> list[ScheduleLR]:
-        """Return those that have no place among the module's, so that no one else saves them."""
-        return [scheduler for scheduler in self.schedulers if scheduler not in self._listed]
-
     def follow(self, trainer: Trainer) -> list[ScheduleLR]:
         """Keep up with what other code does to the trainer's optimizers and schedulers.
 

@@ -21,7 +21,8 @@ def is_of_other_schedulers(checkpoint: dict[str, Any]) -> bool:
 def steps_taken(checkpoint: dict[str, Any]) -> list[int]:
     """Return how many steps each optimizer has taken in the run that wrote a checkpoint.
 
-    One optimizer has taken them all. Several share them, as far as their states do not tell.
+    One optimizer has taken them all. Several are taken to share them equally, as far as their
+    states do not tell.
     """
     states = checkpoint.get("optimizer_states", [])
     taken = []
@@ -36,9 +37,12 @@ def go_on_after(steps: list[int], schedulers: list[ScheduleLR], owner: str) -> N
     """Move each scheduler to the steps that its optimizer has taken, and say so."""
     for scheduler, step in zip(schedulers, steps, strict=False):
         scheduler.move_to(step)
+        states = scheduler.optimizer.state.values()
+        known = len(schedulers) == 1 or any("step" in state for state in states)
         rank_zero_info(
             f"The checkpoint was written without {owner}: the schedule goes on after the"
-            f" {step} steps that {type(scheduler.optimizer).__name__} has taken."
+            f" {step} steps that {type(scheduler.optimizer).__name__} has taken"
+            f"{'' if known else ', if each optimizer has taken as many'}."
         )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
@@ -23,6 +22,7 @@ from lightning_onecycle._resume import (
     steps_taken,
 )
 from lightning_onecycle._schedule_log import ScheduleLog
+from lightning_onecycle._watch import Watch
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.scheduler import ScheduleLR
 from lightning_onecycle.schedules import one_cycle
@@ -95,9 +95,7 @@ class ScheduleCallback(Callback):
         self._installed: Installed | None = None
         self._plan = self._new_plan()
         self._log = ScheduleLog()
-        self._told_idle = False
-        self._batches = 0  # in the present epoch
-        self._epoch_began_at: list[int] = []
+        self._watch = Watch()
         self._epoch_size: dict[str, int] | None = None
         self._saved: dict[str, Any] = {}  # the state that a checkpoint brought
         self._steps_taken: list[int] = []  # by each optimizer, as a foreign checkpoint has it
@@ -127,7 +125,7 @@ class ScheduleCallback(Callback):
         self._installed = Installed(trainer, make, name, peak_is_given=peak_is_given)
         self._plan = self._new_plan()
         self._log = ScheduleLog()
-        self._told_idle = False
+        self._watch = Watch()
 
     def _new_plan(self) -> Plan:
         return Plan(type(self).__name__, self.total_steps, self.budget)
@@ -206,12 +204,13 @@ class ScheduleCallback(Callback):
     # ---- checkpoints ------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what Lightning does not save with the schedulers."""
-        unlisted = [] if self._installed is None else self._installed.unlisted()
-        state = {
-            "epoch_size": self._epoch_size,
-            "unlisted": [scheduler.state_dict() for scheduler in unlisted],
-        }
+        """Return what Lightning does not save with the schedulers.
+
+        The states of several are saved in the order of their optimizers. Lightning saves them in
+        the order of the schedulers that the module brings, which may not be one for each.
+        """
+        several = [s.state_dict() for s in self.schedulers] if len(self.schedulers) > 1 else []
+        state = {"epoch_size": self._epoch_size, "schedulers": several}
         return {key: value for key, value in state.items() if value}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -230,9 +229,8 @@ class ScheduleCallback(Callback):
             checkpoint["lr_schedulers"] = []
 
     def _restore(self, trainer: Trainer) -> None:
-        assert self._installed is not None
-        states = self._saved.get("unlisted", [])
-        for scheduler, state in zip(self._installed.unlisted(), states, strict=False):
+        states = self._saved.get("schedulers", [])
+        for scheduler, state in zip(self.schedulers, states, strict=False):
             scheduler.load_state_dict(state)
         go_on_after(self._steps_taken, self.schedulers, type(self).__name__)
         if "epoch_size" in self._saved and self.total_steps is None and self.budget == "steps":
@@ -252,7 +250,7 @@ class ScheduleCallback(Callback):
         self._follow(trainer)
         self._plan.epoch_starts(trainer, self.schedulers[0])
         self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
-        self._epoch_began_at, self._batches = self._positions(), 0
+        self._watch.epoch_starts(self.schedulers)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -260,7 +258,7 @@ class ScheduleCallback(Callback):
         """Keep the plan in line with the steps taken, and log the values of the step to come."""
         self._follow(trainer)
         self._plan.adjust(trainer, self.schedulers[0])
-        self._batches += 1
+        self._watch.batch_starts()
         self._log.values(trainer, self.schedulers)
 
     def on_before_optimizer_step(
@@ -274,22 +272,13 @@ class ScheduleCallback(Callback):
         if self._installed is not None:
             self._installed.follow(trainer)
 
-    # ---- what does not move -----------------------------------------------------------------
-
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn, once, where batches were trained on and no optimizer step was counted."""
-        stands = self._positions() == self._epoch_began_at and self.schedulers[0].attached
-        if stands and self._batches and not self._told_idle:
-            self._told_idle = True
-            first = self.schedulers[0]
-            rank_zero_warn(
-                f"No optimizer step was counted in epoch {trainer.current_epoch}: the schedule"
-                f" stands at step {first.last_epoch} of {first.total_steps}. Either the optimizer"
-                " took none, or it is stepped in a way that runs no hooks."
-            )
+        """Warn of an epoch without a counted step."""
+        self._watch.epoch_ends(trainer.current_epoch, self.schedulers)
 
-    def _positions(self) -> list[int]:
-        return [scheduler.last_epoch for scheduler in self.schedulers]
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where the fit ends before its schedule does."""
+        self._watch.fit_ends(self.schedulers)
 
 
 class OneCycle(ScheduleCallback):

@@ -638,6 +638,29 @@ def test_a_run_of_few_steps_is_told(steps, recwarn):
     assert len(few) == (steps < 10)
 
 
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda: {"max_epochs": 2, "max_steps": 200, "data": DataLoader(Endless())},
+        lambda: {"max_epochs": 20, "callback": StopAfter(14)},
+    ],
+    ids=["a stream that ends", "stopped early"],
+)
+def test_a_fit_that_ends_before_its_schedule_says_so(cut, told):
+    arguments = cut()
+    callback = arguments.pop("callback", Callback())
+    fit(Tiny(), OneCycle(), callback, **arguments)
+    assert any(message.startswith("The fit ends after 14 of the 2") for message in told())
+
+
+class StopAfter(Callback):
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
 def test_a_curve_is_a_peak_or_the_reason_why_not():
     rates = [10 ** (k / 2 - 5) for k in range(11)]
     curve = LRCurve(rates, [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0])

@@ -259,6 +259,30 @@ def test_several_optimizers_are_all_scheduled_and_the_module_finds_as_many_sched
     assert rest.of(1) == expected(one_cycle(), 24, peak=0.1)[7:]
 
 
+@pytest.mark.parametrize("now", [[], BRING["the second alone"], BRING["one each"][::-1]], ids=str)
+@pytest.mark.parametrize("then", [[], BRING["the second alone"], BRING["one each"]], ids=str)
+def test_positions_are_those_of_the_optimizers_whatever_schedulers_the_module_brings(
+    then, now, tmp_path
+):
+    class Unequal(OwnSteps):
+        def training_step(self, batch, batch_idx):
+            for every, optimizer in zip((1, 3), self.optimizers(), strict=True):
+                if batch_idx % every == 0:
+                    optimizer.zero_grad()
+                    self.manual_backward(self.loss())
+                    optimizer.step()
+
+        def on_train_epoch_end(self):
+            pass
+
+    saving = ModelCheckpoint(tmp_path, "half", every_n_epochs=1, save_on_train_epoch_end=True)
+    fit(Unequal(then), OneCycle(total_steps=24), saving, max_epochs=1)
+    arguments = {"max_epochs": 2, "ckpt_path": tmp_path / "half.ckpt"}
+    rest = fit(Unequal(now), OneCycle(total_steps=24), **arguments)
+    assert rest.of(0) == expected(one_cycle(), 24)[12:]
+    assert rest.of(1) == expected(one_cycle(), 24, peak=0.1)[4:8]
+
+
 def test_a_learning_rate_monitor_logs_it_under_the_modules_name(tmp_path):
     def form(optimizer):
         return [optimizer], [{"scheduler": theirs.StepLR(optimizer, 1), "name": "rate"}]

@@ -1,0 +1,50 @@
+"""What is told of a schedule that stands still, or that a fit leaves before its end."""
+
+from __future__ import annotations
+
+from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_onecycle.scheduler import ScheduleLR
+
+
+class Watch:
+    """Compares what was counted with what was trained."""
+
+    def __init__(self) -> None:
+        self._batches = 0  # in the present epoch
+        self._began_at: list[int] = []
+        self._told = False
+
+    def epoch_starts(self, schedulers: list[ScheduleLR]) -> None:
+        """Remember where the schedulers are."""
+        self._began_at, self._batches = _positions(schedulers), 0
+
+    def batch_starts(self) -> None:
+        """Count a batch that is trained on."""
+        self._batches += 1
+
+    def epoch_ends(self, epoch: int, schedulers: list[ScheduleLR]) -> None:
+        """Warn, once, where batches were trained on and no optimizer step was counted."""
+        first = schedulers[0]
+        stands = first.attached and _positions(schedulers) == self._began_at
+        if stands and self._batches and not self._told:
+            self._told = True
+            rank_zero_warn(
+                f"No optimizer step was counted in epoch {epoch}: the schedule stands at step"
+                f" {first.last_epoch} of {first.total_steps}. Either the optimizer took none, or it"
+                " is stepped in a way that runs no hooks."
+            )
+
+    def fit_ends(self, schedulers: list[ScheduleLR]) -> None:
+        """Say where the fit ends before a schedule does."""
+        for scheduler in schedulers:
+            if scheduler.attached and scheduler.last_epoch < scheduler.total_steps:
+                rank_zero_info(
+                    f"The fit ends after {scheduler.last_epoch} of the {scheduler.total_steps}"
+                    f" optimizer steps of the schedule of {type(scheduler.optimizer).__name__}, at"
+                    f" a learning rate of {max(scheduler.get_last_lr()):.3g}."
+                )
+
+
+def _positions(schedulers: list[ScheduleLR]) -> list[int]:
+    return [scheduler.last_epoch for scheduler in schedulers]
