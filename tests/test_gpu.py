@@ -563,11 +563,9 @@ ONE = "trainer=gpu" if CUDA else "trainer=cpu"
 ALL = f"trainer={'ddp' if CUDA else 'ddp_cpu'} trainer.devices={PROCESSES}"
 
 
-def run_train_py(folder, *options):
-    """Return the result of a run that completes."""
-    quiet = ("trainer.enable_progress_bar=false", f"hydra.run.dir={folder}")
+def train_py(*options):
     done = subprocess.run(
-        [sys.executable, "train.py", *options, *quiet],
+        [sys.executable, "train.py", *options, "trainer.enable_progress_bar=false"],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -575,6 +573,11 @@ def run_train_py(folder, *options):
         timeout=180,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def result_of(folder, *options):
+    """Return the result of a run in a folder, which completes."""
+    train_py(f"hydra.run.dir={folder}", *options)
     result = json.loads((folder / "result.json").read_text())
     assert result["status"] == "completed"
     assert math.isfinite(result["metrics"]["test/acc"])
@@ -585,14 +588,14 @@ def run_train_py(folder, *options):
     "options",
     [
         f"{ONE} callbacks=measure lr_find=then_fit",
-        pytest.param(f"{ONE} trainer.precision=16-mixed", marks=needs_gpu("fp16")),
+        pytest.param(f"{ONE} trainer.precision=16-mixed", marks=needs_gpu("a dry run is short")),
     ],
 )
 def test_train_py_completes_and_goes_on(options, tmp_path, record_property):
-    first = run_train_py(tmp_path, *options.split(), "trainer.max_epochs=2")
+    first = result_of(tmp_path, *options.split(), "trainer.max_epochs=2")
     record_property("steps/s", f"{first['steps_per_second']:.0f}")
     # The states of the generators are in the checkpoint, the GPU's too.
-    more = run_train_py(tmp_path, f"resume={tmp_path}", "trainer.max_epochs=3")
+    more = result_of(tmp_path, f"resume={tmp_path}", "trainer.max_epochs=3")
     assert more["steps"] == first["steps"] * 3 / 2
 
 
@@ -607,10 +610,17 @@ def test_train_py_completes_and_goes_on(options, tmp_path, record_property):
     ],
 )
 def test_train_py_completes_on_all_devices(options, tmp_path, record_property):
-    result = run_train_py(tmp_path, *options.split(), "trainer.max_epochs=2")
+    result = result_of(tmp_path, *options.split(), "trainer.max_epochs=2")
     assert result["world_size"] == PROCESSES
     record_property("device", EACH)
     record_property("steps/s", f"{result['steps_per_second']:.0f}")
+
+
+def test_a_sweep_on_one_device_completes(tmp_path):
+    # Each job is a fork, and must be the first to use the GPU.
+    train_py("-m", ONE, "seed=0,1", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}")
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("*/result.json")]
+    assert [result["status"] for result in results] == ["completed"] * 2
 
 
 # ---- what it costs ------------------------------------------------------------------------------
