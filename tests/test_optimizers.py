@@ -181,21 +181,16 @@ def test_a_tensor_lr_is_filled_in_place(kind, dtype):
     assert float(problem.optimizer.defaults["lr"]) == pytest.approx(0.05)
 
 
-FLAGS = ("foreach", "fused", "differentiable", "maximize", "capturable")
+# capturable=True needs a GPU: tests/test_gpu.py
+FLAGS = ("foreach", "fused", "differentiable", "maximize")
 FLAGS += ("nesterov", "amsgrad", "centered", "decoupled_weight_decay")
 FLAGGED = [(name, flag) for name in EVERY for flag in FLAGS if flag in arguments_of(EVERY[name])]
 
 
 @rprop_is_told
-@pytest.mark.filterwarnings("ignore:This instance was constructed with capturable=True")
 @pytest.mark.parametrize(("name", "flag"), FLAGGED)
 def test_each_way_of_building_it(name, flag):
-    device = "cpu"
-    if flag == "capturable":
-        if not torch.cuda.is_available():
-            pytest.skip("capturable=True needs a GPU")
-        device = "cuda"
-    problem = check_as_if_by_hand(EVERY[name], device=device, **{flag: True})
+    problem = check_as_if_by_hand(EVERY[name], **{flag: True})
     assert problem.optimizer.param_groups[0][flag]
 
 
@@ -365,28 +360,35 @@ def test_a_learning_rate_of_0_does_not_stop_a_training(told):
 # ---- compiled and captured steps -----------------------------------------------------------------
 
 
-def compiled(make, schedule, as_function=False, steps=12):
-    """Take compiled steps; return how many graphs that took, the scheduler, and the weights."""
+def train_compiled(make, schedule, as_function=False, device="cpu", **options):
+    """Take 12 steps; return how many graphs that took, what each used, and the weight.
+
+    Without options nothing is compiled.
+    """
     torch._dynamo.reset()
     counters.clear()
-    parameter = torch.nn.Parameter(torch.ones(2, 2))
-    parameter.grad = torch.ones_like(parameter)
-    optimizer = make([parameter])
-    scheduler = None if schedule is None else ScheduleLR(optimizer, schedule, steps)
+    weight = torch.nn.Parameter(torch.ones(2, 2, device=device))
+    weight.grad = torch.ones_like(weight)
+    optimizer, used = make([weight]), []
+    scheduler = None if schedule is None else ScheduleLR(optimizer, schedule, 12)
     step = (lambda: optimizer.step()) if as_function else optimizer.step
-    # Like inductor, it makes a new graph for each value of a float that cannot be a tensor.
-    step = torch.compile(step, backend="aot_eager")
-    for _ in range(steps):
+    if options:
+        step = torch.compile(step, **options)
+    for _ in range(12):
+        used.append(snapshot(optimizer)[0][:2])
         step()
-    return counters["stats"]["unique_graphs"], scheduler, parameter
+    assert scheduler is None or scheduler.last_epoch == 12
+    return SimpleNamespace(graphs=counters["stats"]["unique_graphs"], used=used, weight=weight)
 
 
 def sgd_with_tensors(parameters):
-    return torch.optim.SGD(parameters, lr=torch.tensor(0.05), momentum=0.9)
+    lr = torch.tensor(0.05, device=parameters[0].device)
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
 
 
 def adamw_with_tensors(parameters):
-    lr, *betas = (torch.tensor(value) for value in (0.05, 0.9, 0.999))
+    device = parameters[0].device
+    lr, *betas = (torch.tensor(value, device=device) for value in (0.05, 0.9, 0.999))
     return torch.optim.AdamW(parameters, lr=lr, betas=betas, foreach=False, capturable=True)
 
 
@@ -396,7 +398,7 @@ numbers_move = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize(
+what_moves_in_tensors = pytest.mark.parametrize(
     ("make", "reference", "cycle_momentum"),
     [
         (sgd_with_tensors, partial(sgd, lr=0.05), False),
@@ -406,21 +408,24 @@ numbers_move = pytest.mark.skipif(
     ],
     ids=["SGD lr", "AdamW lr", "SGD lr and momentum", "AdamW lr and beta1"],
 )
+
+
+def check_compiled_once(make, reference, cycle_momentum, **options):
+    schedule = one_cycle(cycle_momentum=cycle_momentum)
+    scheduled = train_compiled(make, schedule, **options)
+    assert scheduled.graphs == train_compiled(make, None, **options).graphs > 0
+    eager = train_compiled(partial(reference, lr=0.05), schedule, device=options["device"])
+    assert [lr for lr, _ in eager.used] == [lr for lr, _ in expected(schedule, 12, 0.05)]
+    torch.testing.assert_close(scheduled.used, eager.used, rtol=1e-6, atol=0)
+    assert torch.allclose(scheduled.weight, eager.weight, atol=1e-6)
+
+
+@what_moves_in_tensors
 @pytest.mark.parametrize("as_function", [False, True])
 def test_what_moves_in_tensors_is_compiled_once(make, reference, cycle_momentum, as_function):
-    schedule = one_cycle(cycle_momentum=cycle_momentum)
-    unscheduled, _, _ = compiled(make, None, as_function)
-    scheduled, scheduler, compiled_weight = compiled(make, schedule, as_function)
-    assert scheduled == unscheduled
-    assert scheduler.last_epoch == 12
-
-    weight = torch.nn.Parameter(torch.ones(2, 2))
-    weight.grad = torch.ones_like(weight)
-    optimizer = reference([weight], lr=0.05)
-    ScheduleLR(optimizer, schedule, 12)
-    for _ in range(12):
-        optimizer.step()
-    assert torch.allclose(compiled_weight, weight, atol=1e-6)
+    # Like inductor, it makes a new graph for each value of a float that cannot be a tensor.
+    options = {"device": "cpu", "backend": "aot_eager", "as_function": as_function}
+    check_compiled_once(make, reference, cycle_momentum, **options)
 
 
 def test_a_captured_step_is_refused(monkeypatch):
