@@ -55,11 +55,12 @@ class Installed:
             kept.get(id(optimizer)) or self._replace(optimizer, theirs)
             for optimizer in trainer.optimizers
         ]
-        ours = {id(scheduler.optimizer): scheduler for scheduler in self.schedulers}
+        # By the innermost: other code may have wrapped the optimizers since.
+        ours = {_innermost(scheduler.optimizer): scheduler for scheduler in self.schedulers}
         strategy.lr_scheduler_configs = [
             replace(
                 config,
-                scheduler=ours[id(config.scheduler.optimizer)],
+                scheduler=ours[_innermost(config.scheduler.optimizer)],
                 frequency=_NEVER,
                 reduce_on_plateau=False,
                 monitor=None,
@@ -73,7 +74,8 @@ class Installed:
         self._listed = [scheduler for scheduler in self.schedulers if id(scheduler) in listed]
 
     def _replace(self, optimizer: Optimizer, theirs: list[LRSchedulerConfig]) -> ScheduleLR:
-        found = [c.scheduler for c in theirs if c.scheduler.optimizer is optimizer]
+        innermost = _innermost(optimizer)
+        found = [c.scheduler for c in theirs if _innermost(c.scheduler.optimizer) == innermost]
         foreign = [scheduler for scheduler in found if not isinstance(scheduler, ScheduleLR)]
         source = _groups.undo_schedulers(optimizer, foreign) if foreign else "its peak"
         scheduler = self._make(optimizer)
@@ -125,3 +127,7 @@ class Installed:
                     f" {scheduler.last_epoch} of {scheduler.total_steps} steps."
                 )
         return []
+
+
+def _innermost(optimizer: Optimizer) -> int:
+    return id(_groups.with_hooks(optimizer))

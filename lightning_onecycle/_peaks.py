@@ -43,12 +43,13 @@ class Peaks:
         groups = optimizer.param_groups
         own = _groups.own_lrs(groups)
         self.decays = [_groups.weight_decay(group) for group in groups]
+        self.momenta = [_groups.momentum(group) for group in groups]
         self._read = [float(group["lr"]) for group in groups]
         self.uses_lr_scale = own != self._read
         self._has_stepped = bool(optimizer.state)
         if previous is not None:
             lrs = previous.lrs if takes_over else previous._own
-            previous._hand_over(groups, own, self.decays, lrs)
+            previous._hand_over(groups, own, self.decays, self.momenta, lrs)
         self._max_lr = max_lr
         self._own = list(own)
         self.lrs = _groups.peaks(own, max_lr)
@@ -61,10 +62,14 @@ class Peaks:
         self.written: list[_groups.Group] = []
         self._stamps: list[Any] = []
         self._lrs_now: list[float] = []
+        self._momentum_now: float | None = None
         self._decays_now = list(self.decays)
 
-    def remember(self, groups: list[_groups.Group], lrs: list[float]) -> None:
-        """Remember the rates that were written, to see later whether other code changes them."""
+    def remember(
+        self, groups: list[_groups.Group], lrs: list[float], momentum: float | None = None
+    ) -> None:
+        """Remember what was written, to see later whether other code changes it."""
+        self._momentum_now = momentum
         self.written = list(groups)
         self._stamps = [_groups.stamp(group) for group in groups]
         self._lrs_now = lrs
@@ -96,9 +101,10 @@ class Peaks:
         groups: list[_groups.Group],
         own: list[float],
         decays: list[float | None],
+        momenta: list[float | None],
         lrs: list[float],
     ) -> None:
-        """Put ``lrs`` and weight decays in place of what was read, but not of what was set by hand.
+        """Put what it has in place of what was read, but not of what was set by hand.
 
         A group is known by its parameters: others may have been added or removed.
         """
@@ -108,6 +114,8 @@ class Peaks:
                     own[index] = lrs[before]
                 if decays[index] == self._decays_now[before]:
                     decays[index] = self.decays[before]
+                if momenta[index] == self._momentum_now:
+                    momenta[index] = self.momenta[before]
 
     def _places(self, groups: list[_groups.Group]) -> list[int | None]:
         """Return where each group stood when it was last seen, by its parameters, or None."""
@@ -135,25 +143,30 @@ class Peaks:
             )
         gone = (params for i, params in enumerate(self._params) if params and i not in places)
         self._gone = [(position, weakref.ref(params[0])) for params in gone]
-        rows = list(
-            zip(self.lrs, self._own, self.first_lrs, self.decays, self._decays_now, strict=True)
-        )
+        columns = (self.lrs, self._own, self.first_lrs, self.decays, self._decays_now, self.momenta)
+        before = list(zip(*columns, strict=True))
         rows = [
-            self._read_later(optimizer, group, factor) if place is None else rows[place]
+            self._read_later(optimizer, group, factor) if place is None else before[place]
             for group, place in zip(groups, places, strict=True)
         ]
-        self.lrs, self._own, self.first_lrs, self.decays, self._decays_now = map(
-            list, zip(*rows, strict=True)
-        )
+        (
+            self.lrs,
+            self._own,
+            self.first_lrs,
+            self.decays,
+            self._decays_now,
+            self.momenta,
+        ) = map(list, zip(*rows, strict=True))
         self._params = [group["params"] for group in groups]
 
     def _read_later(self, optimizer: Optimizer, group: _groups.Group, factor: float) -> Any:
         lr, decay = float(group["lr"]), _groups.weight_decay(group)
+        momentum = _groups.momentum(group)
         if lr == optimizer.defaults.get("lr"):
-            return lr * self._scale, lr, lr, decay, decay
+            return lr * self._scale, lr, lr, decay, decay, momentum
         # Given as it is to be now, in proportion to the other groups' present values.
         own = lr / factor if factor > 0 else lr
-        return own, own / self._scale, lr, decay, decay
+        return own, own / self._scale, lr, decay, decay, momentum
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_gone": []}  # weak references cannot be pickled
@@ -197,6 +210,8 @@ class Peaks:
         self._own = (self._own + self.lrs[len(self._own) :])[:count]
         self.first_lrs = (first_lrs + self.first_lrs[len(first_lrs) :])[:count]
         self._decays_now = list(self.decays)
+        momenta = [_groups.momentum(group) for group in groups]
+        self.momenta = (self.momenta + momenta[len(self.momenta) :])[:count]
         self._params = [group["params"] for group in groups][:count]
 
 

@@ -76,6 +76,8 @@ class Writer:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
         self._marked_before = _is_marked(given)
         self.enter(optimizer, given)
+        if previous is not None:
+            self._write_momentum(optimizer)
         self.write(optimizer)
 
     def lrs(self) -> list[float]:
@@ -197,7 +199,7 @@ class Writer:
                 what = "weight decay is not scheduled: there is none"
                 self.tell_once(optimizer, "weight decay", what)
             self._write_weight_decay(optimizer, point.weight_decay)
-        self.peaks.remember(groups, self.lrs())
+        self.peaks.remember(groups, self.lrs(), point.momentum)
         given = self._given()
         if given is not None and given.param_groups is not groups:
             _groups.show(given.param_groups, groups)
@@ -209,6 +211,12 @@ class Writer:
             if decay is not None:
                 _groups.set_value(group, "weight_decay", decay * factor)
         self.peaks.remember_decays(groups)
+
+    def _write_momentum(self, optimizer: Optimizer) -> None:
+        """Put each group's own momentum back, where a schedule before has cycled it."""
+        for group, own in zip(optimizer.param_groups, self.peaks.momenta, strict=False):
+            if own is not None:
+                _groups.set_momentum(group, own)
 
     # ---- state ------------------------------------------------------------------------------
 
@@ -232,6 +240,7 @@ class Writer:
         # The optimizer's own state has brought the checkpoint's back.
         point = value_at(self.segments, self.position)
         self._write_weight_decay(optimizer, point.weight_decay)
+        self._write_momentum(optimizer)
         self.write(optimizer)
 
     # ---- what is told -----------------------------------------------------------------------

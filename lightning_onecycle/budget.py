@@ -64,33 +64,50 @@ def steps_left(trainer: Trainer, *, epoch_starts: bool) -> int | None:
             not matter.
     """
     limits = []
-    in_epochs = steps_in_epochs(trainer, trainer.current_epoch)
+    in_epochs = _left_in_epochs(trainer, epoch_starts=epoch_starts)
     if in_epochs is not None:
-        limits.append(in_epochs - (0 if epoch_starts else _steps_in_this_epoch(trainer)))
+        limits.append(in_epochs)
     if trainer.max_steps != -1:
         limits.append(trainer.max_steps - trainer.global_step)
     return max(min(limits), 0) if limits else None
 
 
-def _steps_in_this_epoch(trainer: Trainer) -> int:
-    epoch = trainer.fit_loop.epoch_progress.current
-    if epoch.ready == epoch.processed:  # type: ignore[attr-defined] # between two epochs
-        return 0
+def _left_in_epochs(trainer: Trainer, *, epoch_starts: bool) -> int | None:
+    if epoch_starts:
+        return steps_in_epochs(trainer, trainer.current_epoch)
+    epoch, begun = _place_in_epochs(trainer)
+    later = steps_in_epochs(trainer, epoch + 1)
+    if later is None or epoch >= trainer.max_epochs:  # type: ignore[operator]
+        return later
+    accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(epoch)
+    if getattr(trainer.fit_loop, "restarted_mid_epoch", False):
+        # Lightning leaves out the hook in which GradientAccumulationScheduler sets its number.
+        accumulation = trainer.accumulate_grad_batches
+    return math.ceil(batches_in(trainer, epoch) / accumulation) - begun // accumulation + later
+
+
+def _place_in_epochs(trainer: Trainer) -> tuple[int, int]:
+    """Return the epoch and the batch with which a fit begins.
+
+    A batch that raised is begun, but not done: a resumed run goes on with it. The epoch may have
+    become shorter or longer since the checkpoint.
+    """
+    epoch = trainer.current_epoch
+    of_epoch: Any = trainer.fit_loop.epoch_progress.current
     batches = trainer.fit_loop.epoch_loop.batch_progress
     current: Any = batches.current
     done: int = current.completed
     at_batch_end = done == current.processed - 1 == current.ready - 1
     if at_batch_end:
         done += 1  # Lightning does not repeat this batch
-    accumulation = accumulation_plan(trainer).get_accumulate_grad_batches(trainer.current_epoch)
-    in_epoch = batches_in(trainer, trainer.current_epoch)
-    # A batch that raised is begun, but not done: a resumed run begins with it.
-    if batches.is_last_batch and done == current.ready:
-        return math.ceil(in_epoch / accumulation)
-    if done >= in_epoch:
-        # The epoch has become shorter. Lightning goes over it again, or takes it as done.
-        return 0 if at_batch_end else math.ceil(in_epoch / accumulation)
-    return done // accumulation
+    is_between = of_epoch.ready == of_epoch.processed
+    if is_between or (batches.is_last_batch and done == current.ready):
+        epoch += not is_between
+        # Behind as many batches as the epoch before had, if there are more of them.
+        return epoch, done if at_batch_end and done < batches_in(trainer, epoch) else 0
+    if done >= batches_in(trainer, epoch):
+        return (epoch, 0) if at_batch_end else (epoch + 1, 0)
+    return epoch, done
 
 
 def epoch_size(trainer: Trainer, epoch: int) -> dict[str, int] | None:

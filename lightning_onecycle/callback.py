@@ -97,6 +97,7 @@ class ScheduleCallback(Callback):
         self._log = ScheduleLog()
         self._watch = Watch()
         self._epoch_size: dict[str, int] | None = None
+        self._has_ended = False
         self._saved: dict[str, Any] = {}  # the state that a checkpoint brought
         self._steps_taken: list[int] = []  # by each optimizer, as a foreign checkpoint has it
 
@@ -123,6 +124,9 @@ class ScheduleCallback(Callback):
         )
         name, peak_is_given = type(self).__name__, self.max_lr is not None
         self._installed = Installed(trainer, make, name, peak_is_given=peak_is_given)
+        self._has_ended = bool(self._saved.get("has_ended"))
+        if self._has_ended:  # another scheduler writes: StochasticWeightAveraging's
+            self._let_go()
         self._plan = self._new_plan()
         self._log = ScheduleLog()
         self._watch = Watch()
@@ -210,8 +214,11 @@ class ScheduleCallback(Callback):
         the order of the schedulers that the module brings, which may not be one for each.
         """
         several = [s.state_dict() for s in self.schedulers] if len(self.schedulers) > 1 else []
-        state = {"epoch_size": self._epoch_size, "schedulers": several}
-        return {key: value for key, value in state.items() if value}
+        return {
+            "has_ended": self._has_ended,
+            "epoch_size": self._epoch_size,
+            "schedulers": several,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until the schedulers are there."""
@@ -224,7 +231,8 @@ class ScheduleCallback(Callback):
 
         The states of its schedulers say nothing to ours.
         """
-        if trainer.state.fn == "fit" and is_of_other_schedulers(checkpoint):
+        is_ours = self.state_key in checkpoint.get("callbacks", {})
+        if trainer.state.fn == "fit" and not is_ours and is_of_other_schedulers(checkpoint):
             self._steps_taken = steps_taken(checkpoint)
             checkpoint["lr_schedulers"] = []
 
@@ -233,7 +241,7 @@ class ScheduleCallback(Callback):
         for scheduler, state in zip(self.schedulers, states, strict=False):
             scheduler.load_state_dict(state)
         go_on_after(self._steps_taken, self.schedulers, type(self).__name__)
-        if "epoch_size" in self._saved and self.total_steps is None and self.budget == "steps":
+        if self._saved.get("epoch_size") and self.total_steps is None and self.budget == "steps":
             keep_fraction(trainer, self.schedulers[0], self._saved["epoch_size"])
 
     # ---- planning ---------------------------------------------------------------------------
@@ -242,6 +250,7 @@ class ScheduleCallback(Callback):
         """Plan the run: the loaders are final, and a checkpoint is restored."""
         self._restore(trainer)
         self._plan.start(trainer, self.schedulers[0])
+        self._begin_epoch(trainer)
         if self.budget == "steps":
             self._log.figure(trainer, self.schedulers[0])
 
@@ -249,6 +258,10 @@ class ScheduleCallback(Callback):
         """Plan again: an epoch may have been cut short, or the data may have grown."""
         self._follow(trainer)
         self._plan.epoch_starts(trainer, self.schedulers[0])
+        self._begin_epoch(trainer)
+
+    def _begin_epoch(self, trainer: Trainer) -> None:
+        # Lightning leaves out the hook of an epoch's start where a run goes on in the middle of it.
         self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
         self._watch.epoch_starts(self.schedulers)
 
@@ -257,6 +270,7 @@ class ScheduleCallback(Callback):
     ) -> None:
         """Keep the plan in line with the steps taken, and log the values of the step to come."""
         self._follow(trainer)
+        self._has_ended = not all(scheduler.attached for scheduler in self.schedulers)
         self._plan.adjust(trainer, self.schedulers[0])
         self._watch.batch_starts()
         self._log.values(trainer, self.schedulers)

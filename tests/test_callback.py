@@ -569,6 +569,64 @@ def test_one_callback_serves_several_fits_also_after_a_checkpoint_and_an_error(t
         assert fit(Tiny(), shared, max_epochs=epochs).values == expected(one_cycle(), 12 * epochs)
 
 
+@pytest.mark.parametrize("optimizer", [sgd, partial(torch.optim.AdamW, lr=0.4)])
+def test_momentum_is_the_optimizers_own_after_a_cycle_of_it(optimizer, tmp_path):
+    fit(Tiny(optimizer), OneCycle(), every_step(tmp_path), max_epochs=2)
+    path = tmp_path / "step=7.ckpt"
+    rest = fit(Tiny(optimizer), OneCycle(cycle_momentum=False), max_epochs=2, ckpt_path=path)
+    assert {momentum for _, momentum in rest.values} == {0.9}
+    module = Tiny()
+    kept = optimizer(module.parameters())
+    module.configure_optimizers = lambda: kept
+    fit(module, OneCycle(), max_epochs=1)
+    again = fit(module, OneCycle(cycle_momentum=False), max_epochs=1)
+    assert {momentum for _, momentum in again.values} == {0.9}
+
+
+def test_a_run_that_weight_averaging_took_over_goes_on_under_it(tmp_path):
+    def train(*callbacks, **arguments):
+        swa = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2, annealing_epochs=1)
+        return fit(Tiny(), OneCycle(), swa, *callbacks, max_epochs=4, **arguments)
+
+    whole = train(every_step(tmp_path))
+    for step in (24, 30, 36, 40):
+        rest = train(ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert rest.lrs == whole.lrs[step:]
+
+
+@pytest.mark.parametrize("step", [3, 6, 8, 9, 13])
+def test_resumed_with_an_accumulation_scheduler_the_plan_is_what_lightning_does(step, tmp_path):
+    def train(*callbacks, **arguments):
+        accumulation = GradientAccumulationScheduler({0: 4, 2: 2})
+        return fit(Tiny(), OneCycle(), accumulation, *callbacks, max_epochs=4, **arguments)
+
+    train(every_step(tmp_path))  # 3 + 3 + 6 + 6 steps
+    rest = train(ckpt_path=tmp_path / f"step={step}.ckpt")
+    # Lightning keeps an accumulation of 1 in an epoch that is gone on with.
+    assert rest.values[-1] == expected(one_cycle(), step + len(rest.values))[-1]
+    assert rest.values == expected(one_cycle(), step + len(rest.values))[step:]
+
+
+def test_resumed_with_more_batches_in_an_epoch_it_ends_at_its_end(tmp_path):
+    fit(Tiny(), OneCycle(), every_step(tmp_path), data=6, max_epochs=2)
+    rest = fit(Tiny(), OneCycle(), data=12, max_epochs=2, ckpt_path=tmp_path / "step=6.ckpt")
+    # Lightning begins the second epoch behind as many batches as the first had.
+    assert rest.values == expected(one_cycle(), 12)[6:]
+
+
+def test_resumed_twice_the_fraction_is_kept(tmp_path):
+    def data(size):
+        return DataLoader(torch.arange(24).float(), batch_size=size)
+
+    fit(Tiny(), OneCycle(), every_step(tmp_path / "0"), data=data(4), max_epochs=4)
+    arguments = {"data": data(4), "max_epochs": 4, "ckpt_path": tmp_path / "0" / "step=8.ckpt"}
+    fit(Tiny(), OneCycle(), every_step(tmp_path / "1"), **arguments)
+    path = tmp_path / "1" / "step=10.ckpt"
+    rest = fit(Tiny(), OneCycle(), data=data(2), max_epochs=4, ckpt_path=path)
+    total = 20 + len(rest.values)  # the 10 steps count as 20
+    assert rest.values == expected(one_cycle(), total)[20:]
+
+
 # ---- other optimizers in the middle of a fit ----------------------------------------------------
 
 
