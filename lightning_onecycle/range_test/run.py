@@ -160,13 +160,19 @@ def progress_bar(trainer: Trainer, steps: int, name: str) -> Iterator[Any]:
     """Yield a progress bar where the trainer shows one, on the first rank, and None elsewhere."""
     own = trainer.progress_bar_callback
     is_shown = own is not None and getattr(own, "is_enabled", True)
-    if not is_shown or rank_zero_only.rank != 0:
-        yield None
-        return
+    bar = _open_bar(steps, name) if is_shown else None
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@rank_zero_only
+def _open_bar(steps: int, name: str) -> Any:
     from tqdm.auto import tqdm
 
-    with tqdm(total=steps, desc=name, leave=False) as bar:
-        yield bar
+    return tqdm(total=steps, desc=name, leave=False)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
