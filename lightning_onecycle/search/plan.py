@@ -97,6 +97,7 @@ def next_peak(probes: Sequence[Probe], first: float, highest: float) -> float | 
         The peak or None.
 
     Example:
+        >>> from lightning_onecycle.search import Probe
         >>> high = Probe(1.0, 0.5, 90, "completed", scores=(0.4, 0.5, 0.5, 0.6))
         >>> low = Probe(0.3, 0.9, 90, "completed", scores=(0.8, 0.9, 0.9, 1.0))
         >>> next_peak([], 1.0, 1.0), next_peak([high], 1.0, 1.0), next_peak([high, low], 1.0, 1.0)

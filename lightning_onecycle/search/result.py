@@ -41,6 +41,8 @@ class Search:
         ValueError: If an argument is out of range.
 
     Example:
+        >>> from lightning_onecycle import LRCurve
+        >>> from lightning_onecycle.search import Probe
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
         >>> probes = [Probe(lr, loss, 50, "completed") for lr, loss in ((0.3, 0.52), (0.1, 0.48))]
         >>> search = Search(curve, tuple(probes), 200, 50, steps=103)
