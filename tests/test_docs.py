@@ -19,7 +19,16 @@ from itertools import pairwise
 import pytest
 
 import lightning_onecycle
-from lightning_onecycle import measure, one_cycle, plots, range_test, report, schedules, search, sweep
+from lightning_onecycle import (
+    measure,
+    one_cycle,
+    plots,
+    range_test,
+    report,
+    schedules,
+    search,
+    sweep,
+)
 from pages import ROOT, blocks, compose_all, run_python
 
 DOCS = ROOT / "docs"

@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,6 +17,7 @@ from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_
 from lightning_onecycle.search import Probe
 from lightning_onecycle.search.plan import anchor, next_peak, plan
 from lightning_onecycle.search.probe import is_clearly_larger
+from test_isolation import CASES, build, fit
 
 RANGE = {"min_lr": 1e-3, "max_lr": 10.0}
 
@@ -271,6 +273,24 @@ def test_accumulated_batches_are_one_step():
     assert len(seen.losses) == 2 * len(seen.lrs)
 
 
+@pytest.mark.parametrize("scale", [2.0**19, 2.0**127])
+def test_steps_that_a_gradient_scaler_skips_are_counted(scale):
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    trainer = quiet_trainer(OneCycle(), max_epochs=5, plugins=precision)
+    found, seen = search(trainer=trainer)
+    assert found.steps == len(seen.lrs) <= 100
+    if scale > 2.0**100:
+        assert found.curve.stopped == "100 of 100 steps were skipped"
+        assert found.suggestion() is None
+        return
+    begin = found.steps - sum(probe.steps for probe in found.probes)
+    first = seen.lrs[begin : begin + found.probes[0].steps]
+    assert first[0] == first[1]  # it was skipped
+    # As in a training, the cycle is over when the steps are.
+    assert first[-1][0] == pytest.approx(found.probes[0].lr / 1000)
+
+
 class Breaks(Returns):
     """Its loss is NaN where the learning rate falls again after it was high."""
 
@@ -360,6 +380,21 @@ def test_training_after_a_search_is_number_for_number_what_it_is_without_one():
     assert len(losses[0]) == 60
     assert losses[0] == losses[1]
     assert metrics[0] == metrics[1]
+
+
+TRACES = ["own generator", "numpy, python and own generators", "workers with state", "data module"]
+TRACES += ["hydra and captured", "buffer", "metric", "callback", "accumulation", "scaler"]
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_training_is_the_same_after_a_search(name):
+    case = {**CASES[name], "max_epochs": 30}
+    without = fit(build(**case))
+    run = build(**case)
+    found = Tuner(run.trainer).search(run.module, run.data, min_lr=1e-3, max_lr=1.0)
+    assert len(found.probes) >= 2
+    assert not run.losses
+    assert repr(fit(run)) == repr(without)  # NaN is not equal to NaN
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -534,6 +569,23 @@ def test_a_finder_takes_a_search_or_its_file_and_refuses_other_conditions(tmp_pa
         assert train(finder) == pytest.approx(found.suggestion())
     with pytest.raises(MisconfigurationException, match=r"hparams.shift: 0.0, now 1.0"):
         train(LRFinder(found), Validated(shift=1.0))
+
+
+def test_a_finder_that_searches_trains_as_if_the_peak_had_been_given():
+    finder, module = LRFinder(search=1.0, **RANGE), Validated()
+    peak = train(finder, module)
+    alone = Validated()
+    seed_everything(1, verbose=False)
+    trainer = quiet_trainer(OneCycle(max_lr=finder.max_lr), max_epochs=5)
+    trainer.fit(alone, data(640, 0, shuffle=True), data(256, 1))
+    assert peak == pytest.approx(finder.max_lr)
+    assert module.seen.losses[-100:] == alone.seen.losses
+
+
+def test_a_search_for_a_training_of_another_length_is_told():
+    found, _ = search()
+    with pytest.warns(UserWarning, match="for a training of 100 steps, and this one has 60"):
+        train(LRFinder(found), epochs=3)
 
 
 def test_bad_arguments_of_a_finder_are_refused():

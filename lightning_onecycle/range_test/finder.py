@@ -11,6 +11,7 @@ from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, known
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
@@ -198,6 +199,19 @@ class LRFinder(StartsRangeTests):
                 pl_module,
                 schedule,
                 allow_differences=self.allow_differences,
+            )
+
+            if isinstance(self.found, Search):
+                self._tell_another_length(trainer, self.found.total_steps)
+
+    def _tell_another_length(self, trainer: Trainer, searched_for: int) -> None:
+        given = self._schedule_callback(trainer).total_steps
+        left = budgets.steps_left(trainer, epoch_starts=False)
+        total = given or (None if left is None else trainer.global_step + left)
+        if total is not None and total != searched_for:
+            rank_zero_warn(
+                f"The search was for a training of {searched_for:,} steps, and this one has"
+                f" {total:,}: the longer a training is, the lower its best peak."
             )
 
     # ---- it is the schedule's for as long as the fit lasts --------------------------------------

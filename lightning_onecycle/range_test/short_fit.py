@@ -47,7 +47,6 @@ class ShortFit(Callback):
     """
 
     what = "LR range test"
-    completed = "range completed"
 
     def __init__(self, num_training: int, bar: Any = None) -> None:
         super().__init__()
@@ -77,9 +76,9 @@ class ShortFit(Callback):
     def recorded(self, trainer: Trainer, taken: int, loss: float) -> None:
         """Take the finite loss of a step, after ``taken`` steps."""
 
-    def is_over(self, taken: int) -> bool:
-        """Return whether there are to be no more steps."""
-        return taken >= self.num_training
+    def end(self, taken: int) -> str:
+        """Return why there are to be no more steps, or nothing, after ``taken`` steps."""
+        return "completed" if taken >= self.num_training else ""
 
     def prepare(self, trainer: Trainer) -> None:
         """Give the trainer loops that end with this fit, and validate when it says so."""
@@ -234,8 +233,8 @@ class ShortFit(Callback):
             self.stop(trainer, f"loss not finite at lr {lr:.3g}")
         elif steps and loss is not None:
             self.recorded(trainer, taken, loss)
-        if not self.stopped and self.is_over(taken):
-            self.stop(trainer, self.completed)
+        if not self.stopped and (why := self.end(taken)):
+            self.stop(trainer, why)
 
     def stop(self, trainer: Trainer, why: str) -> None:
         """End the fit."""

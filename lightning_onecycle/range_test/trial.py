@@ -38,6 +38,7 @@ class RangeTest(ShortFit):
         threshold: See `Divergence`.
         schedule: Whose momentum at the peak is to be used. None: found out.
         val_batches: Batches of each validation. 0: none.
+        most_steps: Optimizer steps with those that a gradient scaler skips. None: any number.
         bar: See `ShortFit`.
     """
 
@@ -51,6 +52,7 @@ class RangeTest(ShortFit):
         threshold: float | None,
         schedule: Schedule | None,
         val_batches: int = 0,
+        most_steps: int | None = None,
         bar: Any = None,
     ) -> None:
         super().__init__(num_training, bar)
@@ -58,6 +60,7 @@ class RangeTest(ShortFit):
         self.span = (min_lr, max_lr)
         self.schedule = schedule
         self.val_batches = val_batches
+        self.most_steps = most_steps
         self.val_lrs: list[float] = []
         self.val_losses: list[float] = []
         self.conditions: Conditions | None = None
@@ -142,6 +145,14 @@ class RangeTest(ShortFit):
         self.validation_due = bool(self.val_batches) and taken in self._validate_at
         if self._diverged(loss):
             self.stop(trainer, f"diverged at lr {self.lrs[-1]:.3g}")
+
+    def end(self, taken: int) -> str:
+        """Return why there are to be no more steps, or nothing."""
+        if taken >= self.num_training:
+            return "range completed"
+        if self.most_steps is not None and self.attempted >= self.most_steps:
+            return f"{self.attempted - taken} of {self.attempted} steps were skipped"
+        return ""
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
         """Record the validation loss: what was returned, or else what was logged."""

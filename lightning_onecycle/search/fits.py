@@ -73,7 +73,6 @@ class ProbeFit(ShortFit):
     """
 
     what = "short training"
-    completed = COMPLETED
 
     def __init__(
         self,
@@ -95,9 +94,9 @@ class ProbeFit(ShortFit):
         """Return the schedule of the training, and the peak."""
         return self.schedule, self.peaks(self.lr)
 
-    def is_over(self, taken: int) -> bool:
+    def end(self, taken: int) -> str:
         """Count steps that a gradient scaler skips, too: they cost as much."""
-        return self.attempted >= self.num_training
+        return COMPLETED if self.attempted >= self.num_training else ""
 
     def probe(self) -> Probe:
         """Return what came of it."""

@@ -90,7 +90,8 @@ def run_search(
         )
     with progress_bar(trainer, budget, "search") as bar:
         if found is None:
-            test = RangeTest(**for_test | {"num_training": planned.range_test}, bar=bar)
+            steps = {"num_training": planned.range_test, "most_steps": budget}
+            test = RangeTest(**for_test | steps, bar=bar)
             fit(test)
             found = keep(
                 Search(test.curve(), total_steps=total, cost=cost, steps=test.attempted),
