@@ -479,6 +479,24 @@ def test_a_search_prints_as_one_line():
     )
 
 
+def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak():
+    pytest.importorskip("matplotlib")
+    curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
+    probes = (
+        made(3.0, math.inf, stopped="loss not finite at lr 3"),
+        made(0.3, 0.5),
+        made(0.1, 0.2),
+    )
+    (ax,) = Search(curve, probes, 1000, 250).plot().axes
+    lines = {line.get_label(): [list(xy) for xy in line.get_xydata()] for line in ax.get_lines()}
+    assert lines["validation loss of a short training"] == [[0.1, 0.2], [0.3, 0.5]]
+    assert [x for x, _ in lines["given up"]] == [3.0]
+    assert "training loss, smoothed" in lines
+    assert "peak 0.1" in [text.get_text() for text in ax.texts]
+    assert ax.get_xlim()[1] > 3.0
+    assert ax.get_ylim()[0] < 0.2
+
+
 # ---- refusals, and what is said ------------------------------------------------------------------
 
 
@@ -596,6 +614,32 @@ def test_bad_arguments_of_a_finder_are_refused():
         LRFinder(search=1.0, method="steepest")
     with pytest.raises(ValueError, match="cost must be > 0, got -1"):
         LRFinder(search=-1)
+
+
+def test_a_search_runs_in_a_trainer_of_the_other_lightning():
+    pl = pytest.importorskip("pytorch_lightning")
+
+    class Theirs(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Linear(4, 1)
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return (self.net(x) - y).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", self.training_step(batch, batch_idx))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = pl.Trainer(max_epochs=5, accelerator="cpu", devices=1, **dict.fromkeys(quiet, False))
+    found = Tuner(trainer).search(Theirs(), data(640, 0), val_dataloaders=data(256, 1), **RANGE)
+    assert found.judged_by == "validation loss"
+    assert len(found.probes) >= 2
 
 
 # ---- two processes -------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
 from lightning_onecycle.search.result import Search, load_curve_or_search
-from lightning_onecycle.search.run import checked_search, run_search
+from lightning_onecycle.search.run import run_search, search_options
 
 _NOT_IN_THE_CHECKPOINT = (
     "A resumed fit does not look for its peak, and the checkpoint does not tell one"
@@ -87,14 +87,16 @@ class LRFinder(StartsRangeTests):
                 " the two"
             )
         known("LRFinder", lr_find_arguments, checked)
-        self._options = checked_search(search if is_cost else 1.0, **lr_find_arguments)
+        for_test = checked(**lr_find_arguments)
+        num_training = lr_find_arguments.get("num_training")
+        self._options = search_options(search if is_cost else 1.0, None, for_test, num_training)
         self._searches = is_cost
         self.found: LRCurve | Search | None = (
             load_curve_or_search(given) if isinstance(given, (str, Path)) else given
         )
         if not (self.found is None or isinstance(self.found, (LRCurve, Search))):
             raise TypeError(
-                f"curve must be an LRCurve or a path, or a Search, got {type(given).__name__}"
+                f"curve must be an LRCurve, a Search or a path, got {type(given).__name__}"
             )
         if (is_cost or isinstance(self.found, Search)) and method != "max_lr":
             raise ValueError(f"method must be 'max_lr' with a search, got {method!r}")

@@ -56,7 +56,7 @@ def checked(
     *,
     min_lr: float = 1e-6,
     max_lr: float = 10.0,
-    num_training: int = 100,
+    num_training: int | None = None,
     mode: str = "exponential",
     early_stop_threshold: float | None = 4.0,
     schedule: Schedule | None = None,
@@ -74,7 +74,7 @@ def checked(
     return {
         "min_lr": low,
         "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
-        "num_training": whole("num_training", num_training, 3),
+        "num_training": 100 if num_training is None else whole("num_training", num_training, 3),
         "mode": choice("mode", mode, ("exponential", "linear")),
         "threshold": early_stop_threshold,
         "schedule": schedule,

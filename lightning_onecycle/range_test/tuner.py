@@ -12,6 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from lightning_onecycle._checks import known
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
@@ -19,7 +20,7 @@ from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import checked, run
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.search.result import Search
-from lightning_onecycle.search.run import checked_search, run_search
+from lightning_onecycle.search.run import run_search, search_options
 
 
 class Tuner:
@@ -174,7 +175,9 @@ class Tuner:
             >>> [probe.steps for probe in search.probes], search.steps <= 64
             ([16, 16, 16], True)
         """
-        options = checked_search(cost, file, schedule=schedule, **lr_find_arguments)
+        known("search", lr_find_arguments, checked)
+        for_test = checked(schedule=schedule, **lr_find_arguments)
+        options = search_options(cost, file, for_test, lr_find_arguments.get("num_training"))
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
         found: Search = self._launch(run_search, *what, options)
         return found

@@ -12,8 +12,8 @@ from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightning_onecycle._checks import known, number
-from lightning_onecycle.range_test.run import checked, fit_without_trace, progress_bar
+from lightning_onecycle._checks import number
+from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit, Survey
@@ -21,16 +21,25 @@ from lightning_onecycle.search.plan import Plan, anchor, next_peak, plan, probe_
 from lightning_onecycle.search.result import Search
 
 
-def checked_search(
-    cost: Any, file: str | Path | None = None, **lr_find_arguments: Any
+def search_options(
+    cost: Any,
+    file: str | Path | None,
+    range_test: dict[str, Any],
+    num_training: int | None,
 ) -> dict[str, Any]:
-    """Return the options that `run_search` takes for these of `Tuner.search`, or refuse them."""
-    known("search", lr_find_arguments, checked)
+    """Return the options that `run_search` takes, or refuse them.
+
+    Args:
+        cost: As for `Tuner.search`.
+        file: As for `Tuner.search`.
+        range_test: What `checked` returns.
+        num_training: Steps of the range test, where they are given.
+    """
     return {
         "cost": number("cost", cost, "> 0", lambda v: v > 0),
         "file": None if file is None else Path(file),
-        "range_test": checked(**lr_find_arguments),
-        "num_training": lr_find_arguments.get("num_training"),
+        "range_test": range_test,
+        "num_training": num_training,
     }
 
 
@@ -52,7 +61,7 @@ def run_search(
         train_dataloaders: See there.
         val_dataloaders: See there.
         datamodule: See there.
-        options: What `checked_search` returns.
+        options: What `search_options` returns.
         data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
 
     Returns:
