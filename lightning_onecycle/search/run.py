@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_onecycle._checks import number
+from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit, Survey
@@ -76,23 +79,16 @@ def run_search(
         datamodule=datamodule,
         data_is_ready=data_is_ready,
     )
-    cost, file, for_test = options["cost"], options["file"], options["range_test"]
-    survey = Survey(**for_test)
+    survey = Survey(**options["range_test"])
     fit(survey)
-    total = survey.total_steps
+    cost, file, total = options["cost"], options["file"], survey.total_steps
     budget = math.floor(cost * total + 1e-9)
     planned = _plan(total, budget, options["num_training"])
+    keep = partial(_keep, trainer, file)
     found = None if file is None else _begun(trainer, file, survey)
-
-    def keep(found: Search) -> Search:
-        if file is not None and trainer.is_global_zero:
-            found.save(file)
-        return found
-
     if found is None:
         rank_zero_info(_announcement(planned, cost, budget, total))
     else:
-        found = replace(found, cost=cost)
         rank_zero_info(
             f"The search of {file} goes on after {found.steps:,} of {budget:,} steps and"
             f" {len(found.probes)} short trainings."
@@ -100,34 +96,51 @@ def run_search(
     with progress_bar(trainer, budget, "search") as bar:
         if found is None:
             steps = {"num_training": planned.range_test, "most_steps": budget}
-            test = RangeTest(**for_test | steps, bar=bar)
+            test = RangeTest(**options["range_test"] | steps, bar=bar)
             fit(test)
-            found = keep(
-                Search(test.curve(), total_steps=total, cost=cost, steps=test.attempted),
-            )
+            found = keep(Search(test.curve(), total_steps=total, steps=test.attempted))
         elif bar is not None:
             bar.update(found.steps)
-        suggested = found.curve.suggestion()
-        first = suggested or anchor(found.curve.lrs, found.curve.smoothed())
-        length = found.probe_steps or probe_steps(total, budget - found.steps)[1]
-        if not length or first is None:
-            return keep(replace(found, note=_why_no_probes(first, budget - found.steps, total)))
-        found = replace(found, probe_steps=length, note="")
-        highest = suggested or max(found.curve.lrs)
-        while found.steps + length <= budget:
-            peak = next_peak(found.probes, first, highest)
-            if peak is None:
-                break
-            probe = ProbeFit(peak, length, survey.schedule or one_cycle(), found.best, bar)
-            fit(probe)
-            found = keep(
-                replace(
-                    found,
-                    probes=(*found.probes, probe.probe()),
-                    steps=found.steps + probe.attempted,
-                    judged_by=probe.judged_by,
-                )
+        found = replace(found, cost=cost)
+        return _short_trainings(found, budget, survey.schedule or one_cycle(), fit, keep, bar)
+
+
+def _short_trainings(
+    found: Search,
+    budget: int,
+    schedule: Schedule,
+    fit: Callable[[ShortFit], None],
+    keep: Callable[[Search], Search],
+    bar: Any,
+) -> Search:
+    """Go on with probes for as long as they are worth it and the budget allows."""
+    suggested, left = found.curve.suggestion(), budget - found.steps
+    first = suggested or anchor(found.curve.lrs, found.curve.smoothed())
+    length = found.probe_steps or probe_steps(found.total_steps, left)[1]
+    if not length or first is None:
+        return keep(replace(found, note=_why_no_probes(first, left, found.total_steps)))
+    found = replace(found, probe_steps=length, note="")
+    highest = suggested or max(found.curve.lrs)
+    while found.steps + length <= budget:
+        peak = next_peak(found.probes, first, highest)
+        if peak is None:
+            break
+        probe = ProbeFit(peak, length, schedule, found.best, bar)
+        fit(probe)
+        found = keep(
+            replace(
+                found,
+                probes=(*found.probes, probe.probe()),
+                steps=found.steps + probe.attempted,
+                judged_by=probe.judged_by,
             )
+        )
+    return found
+
+
+def _keep(trainer: Trainer, file: Path | None, found: Search) -> Search:
+    if file is not None and trainer.is_global_zero:
+        found.save(file)
     return found
 
 
