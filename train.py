@@ -33,7 +33,7 @@ from experiments.build import (
 )
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.lr_find import CURVE, draw_sweep, show_curve
+from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
 from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
 from experiments.task import Classifier
 from lightning_onecycle import (
@@ -42,6 +42,7 @@ from lightning_onecycle import (
     RunRecord,
     Schedule,
     ScheduleCallback,
+    Search,
     Tuner,
     scale_lr,
     sweep,
@@ -125,14 +126,16 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
     plugins = [AtomicCheckpointIO()]
     trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger, plugins=plugins)
-    if cfg.lr_find.mode != "off":
+    if cfg.lr_find.mode == "search":
+        found = search_peak(cfg, trainer, task, data, directory)
+        record.facts["search_steps"] = found.steps
+        scheduling.max_lr = peak_of(found.suggest(), cfg)
+    elif cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
             record_range_test(facts, found, directory)
             return found.lr
-        if found.lr is None:
-            raise UsageError(f"lr_find=then_fit found no peak to train at: {found.reason}")
-        scheduling.max_lr = found.lr
+        scheduling.max_lr = peak_of(found, cfg)
     elif cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
@@ -176,6 +179,37 @@ def find_peak(
     if (directory.parent / "multirun.yaml").is_file():
         draw_sweep(directory.parent)
     return found
+
+
+def search_peak(
+    cfg: DictConfig,
+    trainer: Trainer,
+    task: Classifier,
+    data: LightningDataModule,
+    directory: Path,
+) -> Search:
+    """Search, or go on with what there is of a search; leave its file and its picture."""
+    path = directory / SEARCH
+    names = ("cost", "min_lr", "max_lr", "early_stop_threshold", "val_batches")
+    options = {name: cfg.lr_find[name] for name in names}
+    if cfg.lr_find.num_training is not None:
+        options["num_training"] = cfg.lr_find.num_training
+    try:
+        if cfg.resume and path.is_file():
+            search = Search.load(path)
+        else:
+            search = Tuner(trainer).search(task, datamodule=data, file=path, **options)
+    except ValueError as error:
+        raise UsageError(named("lr_find", error)) from error
+    show_search(search, trainer.logger, directory)
+    return search
+
+
+def peak_of(found: Suggestion, cfg: DictConfig) -> float:
+    """Return the peak that was found, or refuse to train without one."""
+    if found.lr is None:
+        raise UsageError(f"lr_find={cfg.lr_find.mode} found no peak to train at: {found.reason}")
+    return found.lr
 
 
 def scaled_peak(cfg: DictConfig, trainer: Trainer) -> float:

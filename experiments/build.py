@@ -29,7 +29,7 @@ def check(cfg: DictConfig) -> None:
         cfg.seed = whole("seed", cfg.seed, 0)
         number("seed", cfg.seed, "< 2**32", lambda v: v < 2**32)
         choice("budget", cfg.budget, ("steps", "time"))
-        choice("lr_find.mode", cfg.lr_find.mode, ("off", "only", "then_fit"))
+        choice("lr_find.mode", cfg.lr_find.mode, ("off", "only", "then_fit", "search"))
         choice("lr_find.method", cfg.lr_find.method, tuple(METHODS))
         number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
         number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
@@ -45,7 +45,9 @@ def check(cfg: DictConfig) -> None:
         raise UsageError(str(error)) from None
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
-    if cfg.lr_scaling.rule is not None and (cfg.lr_find.curve or cfg.lr_find.mode == "then_fit"):
+    if cfg.lr_scaling.rule is not None and (
+        cfg.lr_find.curve or cfg.lr_find.mode in ("then_fit", "search")
+    ):
         raise UsageError(
             "lr_scaling.rule must be null with a range test, which finds the peak for the batch"
             f" size that it runs at, got {cfg.lr_scaling.rule!r}"

@@ -1,21 +1,22 @@
-"""What a range test of ``train.py`` leaves: its curve, a picture, TensorBoard, the suggestion."""
+"""What ``train.py`` leaves of a range test or a search: a file, a picture, TensorBoard, a line."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
-from lightning_onecycle import LRCurve
+from lightning_onecycle import LRCurve, Search
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.range_test.plot import plot_lr_curves
 
 log = logging.getLogger(__name__)
-CURVE = "lr_find.json"
+CURVE, SEARCH = "lr_find.json", "search.json"
 
 
 @rank_zero_only
@@ -26,9 +27,7 @@ def show_curve(
     curve.save(directory / CURVE)
     figure = curve.plot(suggest=True)
     figure.savefig(directory / "lr_find.png")
-    for lr, loss in zip(curve.lrs, curve.losses, strict=True):
-        # TensorBoard's axis has whole numbers: thousandths of a decade.
-        logger.experiment.add_scalar("lr_find/loss", loss, round(1000 * math.log10(lr)))
+    _add_losses(logger, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
     logger.experiment.add_figure("lr_find", figure)
     logger.save()
     log.info(f"LR range test, {len(curve.lrs)} steps: {curve.stopped}")
@@ -37,6 +36,32 @@ def show_curve(
     else:
         log.info(f"suggested peak: optimizer.lr={found.lr:.3g} ({found.reason})")
     log.info(f"look: {directory / 'lr_find.png'}")
+
+
+@rank_zero_only
+def show_search(search: Search, logger: TensorBoardLogger, directory: Path) -> None:
+    """Leave the search's picture, show it in TensorBoard, and print what it suggests."""
+    figure = search.plot()
+    figure.savefig(directory / "lr_find.png")
+    curve = search.curve
+    complete = sorted((probe.lr, probe.loss) for probe in search.probes if probe.is_complete)
+    _add_losses(logger, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
+    _add_losses(logger, "lr_find/short_training", complete)
+    logger.experiment.add_figure("lr_find", figure)
+    logger.save()
+    log.info(search)
+    lr, reason = search.suggest()
+    if lr is not None:
+        log.info(f"suggested peak: optimizer.lr={lr:.3g} ({reason})")
+    log.info(f"look: {directory / 'lr_find.png'}")
+
+
+def _add_losses(
+    logger: TensorBoardLogger, name: str, points: Iterable[tuple[float, float]]
+) -> None:
+    for lr, loss in points:
+        # TensorBoard's axis has whole numbers: thousandths of a decade.
+        logger.experiment.add_scalar(name, loss, round(1000 * math.log10(lr)))
 
 
 @rank_zero_only

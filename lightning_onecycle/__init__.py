@@ -26,6 +26,7 @@ from lightning_onecycle.schedules import (
     triangular,
     warmup_cosine,
 )
+from lightning_onecycle.search import Search
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ __all__ = [
     "Schedule",
     "ScheduleCallback",
     "ScheduleLR",
+    "Search",
     "Sharpness",
     "StopOnDivergence",
     "Tuner",

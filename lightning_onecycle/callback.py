@@ -29,6 +29,7 @@ from lightning_onecycle.schedules import one_cycle
 
 if TYPE_CHECKING:
     from lightning_onecycle.range_test.curve import LRCurve
+    from lightning_onecycle.search.result import Search
 
 # Stands until the loaders are known; no step is taken under it.
 _PROVISIONAL_STEPS = 1000
@@ -53,7 +54,7 @@ class ScheduleCallback(Callback):
             manual optimization, and for a loader without a length if there is no ``max_steps``.
         max_lr: None: the ``lr`` that each optimizer was given is the peak. A number: the peak of
             the optimizer's largest group; the others keep their ratio to it. A sequence: one peak
-            for each parameter group of the one optimizer. An `LRCurve`: what it suggests.
+            for each parameter group of the one optimizer. `LRCurve`, `Search`: what it suggests.
         budget: ``"steps"``, or ``"time"``: the schedule ends when the trainer's ``max_time`` does,
             at whatever pace the steps are taken.
 
@@ -63,7 +64,7 @@ class ScheduleCallback(Callback):
             optimizer had before. ``"refuse"`` raises.
 
     Raises:
-        ValueError: If an argument is out of range, or a curve suggests no peak.
+        ValueError: If an argument is out of range, or there is no suggestion.
         MisconfigurationException: At fit start, if there is no optimizer, or the length of the run
             cannot be known.
 
@@ -78,7 +79,7 @@ class ScheduleCallback(Callback):
         schedule: Schedule,
         *,
         total_steps: int | None = None,
-        max_lr: float | Sequence[float] | LRCurve | None = None,
+        max_lr: float | Sequence[float] | LRCurve | Search | None = None,
         budget: Literal["steps", "time"] = "steps",
         own_schedulers: Literal["replace", "refuse"] = "replace",
     ) -> None:
@@ -309,7 +310,7 @@ class OneCycle(ScheduleCallback):
 
     Raises:
         TypeError: If there is no such argument.
-        ValueError: If an argument is out of range, or a curve suggests no peak.
+        ValueError: If an argument is out of range, or there is no suggestion.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -318,7 +319,7 @@ class OneCycle(ScheduleCallback):
 
     def __init__(
         self,
-        max_lr: float | Sequence[float] | LRCurve | None = None,
+        max_lr: float | Sequence[float] | LRCurve | Search | None = None,
         *,
         total_steps: int | None = None,
         budget: Literal["steps", "time"] = "steps",

@@ -19,7 +19,16 @@ from itertools import pairwise
 import pytest
 
 import lightning_onecycle
-from lightning_onecycle import measure, one_cycle, plots, range_test, report, schedules, sweep
+from lightning_onecycle import (
+    measure,
+    one_cycle,
+    plots,
+    range_test,
+    report,
+    schedules,
+    search,
+    sweep,
+)
 from pages import ROOT, blocks, compose_all, run_python
 
 DOCS = ROOT / "docs"
@@ -57,7 +66,7 @@ def test_it_builds_without_a_warning_and_needs_nothing_from_the_internet(site):
 def test_every_public_name_has_an_entry(site):
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     entries = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
-    for module in (lightning_onecycle, measure, range_test, report, sweep):
+    for module in (lightning_onecycle, measure, range_test, report, search, sweep):
         for name in module.__all__:
             names = {f"lightning_onecycle.{name}", f"{module.__name__}.{name}"}
             assert names & entries, name

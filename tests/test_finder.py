@@ -312,5 +312,5 @@ def test_bad_arguments_are_refused_where_they_are_given():
         LRFinder(method="best")
     with pytest.raises(ValueError, match=r"if_none must be one of 'raise', 'keep', got 'warn'"):
         LRFinder(if_none="warn")
-    with pytest.raises(TypeError, match="curve must be an LRCurve or a path, got int"):
+    with pytest.raises(TypeError, match="curve must be an LRCurve, a Search or a path, got int"):
         LRFinder(5)

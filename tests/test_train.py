@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.checkpoint_io import AtomicCheckpointIO
-from lightning_onecycle import LRCurve
+from lightning_onecycle import LRCurve, Search
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -174,7 +174,7 @@ def values_in(file):
         (["optimizer.momentum=0"], "optimizer: Nesterov momentum requires a momentum"),
         (["data.batch_size=5000"], "data.batch_size must be <= 1197"),
         (["lr_find=only", "lr_find.method=best"], "lr_find.method must be one of 'max_lr'"),
-        (["lr_find.mode=on"], "lr_find.mode must be one of 'off', 'only', 'then_fit', got 'on'"),
+        (["lr_find.mode=on"], "lr_find.mode must be one of 'off', 'only', 'then_fit',"),
         (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
         (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
@@ -338,6 +338,34 @@ def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     code, output = run(*other, "lr_find.allow_differences=true")
     assert code == 0, output
     assert result_of(tmp_path / "other")["max_lr"] == peak
+
+
+def test_a_search_and_then_the_training_at_its_peak(tmp_path):
+    short = (*QUIET, "trainer.max_epochs=5")
+    searched = f"hydra.run.dir={tmp_path / 'both'}"
+    code, output = run(*short, "lr_find=search", "lr_find.cost=0.8", searched)
+    assert code == 0, output
+    search = Search.load(tmp_path / "both" / "search.json")
+    result = result_of(tmp_path / "both")
+    assert result["max_lr"] == search.suggestion()
+    assert result["search_steps"] == search.steps <= 0.8 * result["total_steps"]
+    assert "The search costs at most 0.8 of the training" in output
+    assert str(search) in output
+    assert (tmp_path / "both" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
+    events = EventAccumulator(str(tmp_path / "both"), size_guidance={"scalars": 0}).Reload()
+    complete = sorted((p.lr, p.loss) for p in search.probes if p.is_complete)
+    assert [(event.step, event.value) for event in events.Scalars("lr_find/short_training")] == [
+        (round(1000 * math.log10(lr)), pytest.approx(loss)) for lr, loss in complete
+    ]
+    assert "lr_find" in events.Tags()["images"]
+    # The search has left nothing behind, and its file stands for the peak.
+    saved = f"lr_find.curve={tmp_path / 'both' / 'search.json'}"
+    code, output = run(*short, saved, f"hydra.run.dir={tmp_path / 'saved'}")
+    assert code == 0, output
+    assert_same_end(tmp_path / "both", tmp_path / "saved")
+    code, output = run(*short, "lr_find=search", "lr_find.cost=-1", f"{searched}2")
+    assert code == 1
+    assert "lr_find.cost must be > 0, got -1" in output
 
 
 def test_a_sweep_of_range_tests_is_drawn_in_one_picture(tmp_path):

@@ -36,6 +36,11 @@ PURE = [
     "range_test/conditions.py",
     "range_test/suggest.py",
     "range_test/stopping.py",
+    "range_test/json_file.py",
+    "search/probe.py",
+    "search/plan.py",
+    "search/result.py",
+    "_files.py",
 ]
 
 

@@ -22,6 +22,7 @@ from lightning_onecycle.budget import accumulation_plan
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.search.result import Search
 
 # What schedulers leave in a group, and what is written down by itself.
 _NOT_A_SETTING = {
@@ -81,7 +82,7 @@ def conditions_of(
 
 
 def check_peak(
-    curve: LRCurve,
+    curve: LRCurve | Search,
     trainer: Trainer,
     model: LightningModule,
     schedule: Schedule | None = None,
@@ -94,7 +95,7 @@ def check_peak(
     libraries are told, not refused.
 
     Args:
-        curve: The range test's.
+        curve: The range test's, or a search.
         trainer: As for `conditions_of`.
         model: As for `conditions_of`.
         schedule: What is trained with.

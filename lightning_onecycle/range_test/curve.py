@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_onecycle._checks import choice, number
+from lightning_onecycle._files import write_whole
 from lightning_onecycle.range_test.conditions import Conditions
+from lightning_onecycle.range_test.json_file import (
+    check_format,
+    read_file,
+    read_losses,
+    to_text,
+    written,
+)
 from lightning_onecycle.range_test.suggest import (
     METHODS,
     SIGMA,
@@ -227,24 +233,7 @@ class LRCurve:
         Args:
             path: The file.
         """
-        path = Path(path)
-        content = {
-            "format": _FORMAT,
-            "mode": self.mode,
-            "stopped": self.stopped,
-            "lr": self.lrs,
-            "loss": [_written(loss) for loss in self.losses],
-            "val_lr": self.val_lrs,
-            "val_loss": [_written(loss) for loss in self.val_losses],
-            "conditions": None if self.conditions is None else self.conditions.to_dict(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_whole(Path(path), to_text(self.to_dict()))
 
     @classmethod
     def load(cls, path: str | Path) -> LRCurve:
@@ -260,26 +249,46 @@ class LRCurve:
             OSError: If the file cannot be read.
             ValueError: If it holds no curve, or one of a later version.
         """
-        try:
-            content = json.loads(Path(path).read_text())
-            if not isinstance(content, dict) or "format" not in content:
-                raise ValueError("there is no 'format' in it")
-            if content["format"] != _FORMAT:
-                raise ValueError(f"its format is {content['format']!r}, known is {_FORMAT}")
-            conditions = content.get("conditions")
-            return cls(
-                lrs=content["lr"],
-                losses=_read(content["loss"]),
-                conditions=None if conditions is None else Conditions.from_dict(conditions),
-                stopped=content.get("stopped", ""),
-                mode=content.get("mode", "exponential"),
-                val_lrs=content.get("val_lr", ()),
-                val_losses=_read(content.get("val_loss", ())),
-            )
-        except KeyError as error:
-            raise ValueError(f"{path} is not an LR curve: there is no {error} in it") from error
-        except ValueError as error:  # among them, what is not JSON or not text
-            raise ValueError(f"{path} is not an LR curve: {error}") from error
+        return read_file(path, "an LR curve", cls.from_dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the curve as `json.dump` takes it."""
+        return {
+            "format": _FORMAT,
+            "mode": self.mode,
+            "stopped": self.stopped,
+            "lr": self.lrs,
+            "loss": written(self.losses),
+            "val_lr": self.val_lrs,
+            "val_loss": written(self.val_losses),
+            "conditions": None if self.conditions is None else self.conditions.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LRCurve:
+        """Make a curve of what `to_dict` returned.
+
+        Args:
+            values: The same, after a way through JSON.
+
+        Returns:
+            The curve.
+
+        Raises:
+            KeyError: If something is missing.
+            ValueError: If it is no curve, or one of a later version.
+        """
+        check_format(values, _FORMAT)
+        conditions = values.get("conditions")
+        return cls(
+            lrs=values["lr"],
+            losses=read_losses(values["loss"]),
+            conditions=None if conditions is None else Conditions.from_dict(conditions),
+            stopped=values.get("stopped", ""),
+            mode=values.get("mode", "exponential"),
+            val_lrs=values.get("val_lr", ()),
+            val_losses=read_losses(values.get("val_loss", ())),
+        )
 
     @property
     def _sigma(self) -> float:
@@ -325,14 +334,3 @@ def _sequence(name: str, values: Any) -> Sequence[Any]:
     if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
         raise ValueError(f"{name} must be a sequence of numbers, got {values!r}")
     return list(values)
-
-
-def _written(loss: float) -> float | str:
-    return loss if math.isfinite(loss) else str(loss)
-
-
-def _read(losses: Any) -> Any:
-    """Return losses with NaN for null; the other numbers that are not finite are strings."""
-    if not isinstance(losses, (list, tuple)):
-        return losses
-    return [math.nan if loss is None else loss for loss in losses]

@@ -1,4 +1,4 @@
-"""A callback that asks a range test, or a saved curve, for the peak of the schedule."""
+"""A callback that asks a range test, a search or a saved one, for the peak of the schedule."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, known
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.collect import check_peak
@@ -18,6 +19,8 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
+from lightning_onecycle.search.result import Search, load_curve_or_search
+from lightning_onecycle.search.run import run_search, search_options
 
 _NOT_IN_THE_CHECKPOINT = (
     "A resumed fit does not look for its peak, and the checkpoint does not tell one"
@@ -34,9 +37,12 @@ class LRFinder(StartsRangeTests):
     There is one test for each module. A later fit of the same module keeps the peak, if it trains
     under the same conditions, and a resumed fit takes it from its checkpoint. With a ``curve``
     nothing is run: its peak is taken, if it was measured under the conditions of this training.
+    With a ``search`` of a cost, short trainings follow the test, as in `Tuner.search`.
 
     Args:
-        curve: A curve or the path of a saved one. None: run a test.
+        curve: A curve, a search, or the path of a saved one. None: run a test.
+        search: What a search may cost, as a fraction of the training. Or a search or its path, the
+            same as ``curve``.
         method: How to read the peak off the curve, see `LRCurve.suggest`.
         if_none: What to do where the curve suggests no peak: ``"raise"``, or ``"keep"``, which
             warns and trains at the peak that the schedule has without a finder, the optimizer's
@@ -46,7 +52,8 @@ class LRFinder(StartsRangeTests):
             ``early_stop_threshold``, ``val_batches``, as `Tuner.lr_find` takes them.
 
     Attributes:
-        curve: The last curve, from the start of a fit on; None where the peak is a checkpoint's.
+        found: The last curve or search, from the start of a fit on; None where the peak is a
+            checkpoint's.
         max_lr: The peak that was taken from it, or None.
 
     Raises:
@@ -61,34 +68,53 @@ class LRFinder(StartsRangeTests):
 
     def __init__(
         self,
-        curve: LRCurve | str | Path | None = None,
+        curve: LRCurve | Search | str | Path | None = None,
         *,
+        search: float | Search | str | Path | None = None,
         method: Any = "max_lr",
         if_none: Literal["raise", "keep"] = "raise",
         allow_differences: bool = False,
         **lr_find_arguments: Any,
     ) -> None:
         super().__init__()
-        if curve is not None and lr_find_arguments:
+        if curve is not None and search is not None:
+            raise ValueError("curve must be None with a search: give one of the two")
+        is_cost = search is not None and not isinstance(search, (Search, str, Path))
+        given: Any = curve if search is None or is_cost else search
+        if given is not None and lr_find_arguments:
             raise ValueError(
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"
                 " the two"
             )
         known("LRFinder", lr_find_arguments, checked)
-        self._options = checked(**lr_find_arguments)
-        self.curve = LRCurve.load(curve) if isinstance(curve, (str, Path)) else curve
-        if not (self.curve is None or isinstance(self.curve, LRCurve)):
-            raise TypeError(f"curve must be an LRCurve or a path, got {type(curve).__name__}")
+        for_test = checked(**lr_find_arguments)
+        num_training = lr_find_arguments.get("num_training")
+        self._options = search_options(search if is_cost else 1.0, None, for_test, num_training)
+        self._searches = is_cost
+        self.found: LRCurve | Search | None = (
+            load_curve_or_search(given) if isinstance(given, (str, Path)) else given
+        )
+        if not (self.found is None or isinstance(self.found, (LRCurve, Search))):
+            raise TypeError(
+                f"curve must be an LRCurve, a Search or a path, got {type(given).__name__}"
+            )
+        if (is_cost or isinstance(self.found, Search)) and method != "max_lr":
+            raise ValueError(f"method must be 'max_lr' with a search, got {method!r}")
         self.method = method if callable(method) else choice("method", method, tuple(METHODS))
         self.if_none = choice("if_none", if_none, ("raise", "keep"))
         self.allow_differences = allow_differences
         self.max_lr: float | None = None
-        self._given = curve is not None
+        self._given = given is not None
         self._model: weakref.ref[LightningModule] | None = None  # that max_lr was found for
         self._saved: dict[str, Any] | None = None  # in the checkpoint of a resumed fit
         self._is_to_be_checked = False
         self._borrower: ScheduleCallback | None = None
         self._its_own: Any = None
+
+    @property
+    def curve(self) -> LRCurve | None:
+        """The curve that was found, or that of the search."""
+        return self.found.curve if isinstance(self.found, Search) else self.found
 
     # ---- the peak -------------------------------------------------------------------------------
 
@@ -113,24 +139,28 @@ class LRFinder(StartsRangeTests):
         self._is_to_be_checked = self._given or (not is_resumed and is_known)
         if not self._given:
             if is_resumed and not is_known:
-                self.curve = None
+                self.found = None
             peak = (self._saved or {}).get("max_lr") or (self.max_lr if is_known else None)
             if peak is not None:
                 return Suggestion(peak, "as it was found before")
             if is_resumed:
                 return Suggestion(None, _NOT_IN_THE_CHECKPOINT)
-            self.curve = self._find(trainer, pl_module)
+            self.found = self._find(trainer, pl_module)
             self.max_lr = self._model = None
-        assert self.curve is not None
-        peak, reason = self.curve.suggest(self.method)
+        assert self.found is not None
+        if isinstance(self.found, Search):
+            who, (peak, reason) = "The search", self.found.suggest()
+        else:
+            who = f"The LR range test ({self.found.stopped})"
+            peak, reason = self.found.suggest(self.method)
         if peak is not None:
             return Suggestion(peak, reason)
-        problem = f"The LR range test ({self.curve.stopped}) shows no peak: {reason}"
+        problem = f"{who} shows no peak: {reason}"
         if self.if_none == "raise":
             raise MisconfigurationException(f"{problem}.")
         return Suggestion(None, problem)
 
-    def _find(self, trainer: Trainer, pl_module: LightningModule) -> LRCurve:
+    def _find(self, trainer: Trainer, pl_module: LightningModule) -> LRCurve | Search:
         if trainer.strategy.restore_checkpoint_after_setup:
             raise MisconfigurationException(
                 f"LRFinder cannot copy a module that {type(trainer.strategy).__name__} has taken"
@@ -145,7 +175,10 @@ class LRFinder(StartsRangeTests):
         )
         for name, given in (("train", train), ("val", val)):
             check_data(f"{name}_dataloaders", given)
-        return run(trainer, pl_module, train, val, datamodule, self._options, data_is_ready=True)
+        what = (trainer, pl_module, train, val, datamodule)
+        if self._searches:
+            return run_search(*what, self._options, data_is_ready=True)
+        return run(*what, self._options["range_test"], data_is_ready=True)
 
     def _schedule_callback(self, trainer: Trainer) -> ScheduleCallback:
         callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
@@ -160,14 +193,27 @@ class LRFinder(StartsRangeTests):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a peak that was found under other conditions."""
-        if self._is_to_be_checked and self.curve is not None and self.max_lr is not None:
+        if self._is_to_be_checked and self.found is not None and self.max_lr is not None:
             schedule = self._schedule_callback(trainer).schedule
             check_peak(
-                self.curve,
+                self.found,
                 trainer,
                 pl_module,
                 schedule,
                 allow_differences=self.allow_differences,
+            )
+
+            if isinstance(self.found, Search):
+                self._tell_another_length(trainer, self.found.total_steps)
+
+    def _tell_another_length(self, trainer: Trainer, searched_for: int) -> None:
+        given = self._schedule_callback(trainer).total_steps
+        left = budgets.steps_left(trainer, epoch_starts=False)
+        total = given or (None if left is None else trainer.global_step + left)
+        if total is not None and total != searched_for:
+            rank_zero_warn(
+                f"The search was for a training of {searched_for:,} steps, and this one has"
+                f" {total:,}: the longer a training is, the lower its best peak."
             )
 
     # ---- it is the schedule's for as long as the fit lasts --------------------------------------

@@ -84,7 +84,7 @@ def plot_lr_curve(curve: LRCurve, suggest: bool = False, ax: Axes | None = None)
             fontsize="x-small",
             color=GREY,
         )
-    _lr_legend(ax)
+    dress_legend(ax)
     return ax
 
 
@@ -128,7 +128,7 @@ def plot_lr_curves(curves: Mapping[str, LRCurve], ax: Axes | None = None) -> Axe
     limits = [_loss_limits(curve) for curve in curves.values()]
     ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     _dress_lr(ax, list(curves.values()))
-    _lr_legend(ax)
+    dress_legend(ax)
     return ax
 
 
@@ -221,7 +221,8 @@ def _dress_lr(ax: Axes, curves: Sequence[LRCurve]) -> None:
     ax.set_axisbelow(True)
 
 
-def _lr_legend(ax: Axes) -> None:
+def dress_legend(ax: Axes) -> None:
+    """Put the legend above the axes, in as many columns as fit in."""
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(
         *(handles, labels),

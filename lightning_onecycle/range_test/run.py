@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -21,6 +22,7 @@ from lightning.pytorch.callbacks import (
     ThroughputMonitor,
     Timer,
 )
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_onecycle import _lightning
 from lightning_onecycle._checks import choice, number, whole
@@ -30,6 +32,7 @@ from lightning_onecycle.isolation import isolated
 from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.report import RunRecord, StopOnDivergence
 
@@ -53,7 +56,7 @@ def checked(
     *,
     min_lr: float = 1e-6,
     max_lr: float = 10.0,
-    num_training: int = 100,
+    num_training: int | None = None,
     mode: str = "exponential",
     early_stop_threshold: float | None = 4.0,
     schedule: Schedule | None = None,
@@ -71,7 +74,7 @@ def checked(
     return {
         "min_lr": low,
         "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
-        "num_training": whole("num_training", num_training, 3),
+        "num_training": 100 if num_training is None else whole("num_training", num_training, 3),
         "mode": choice("mode", mode, ("exponential", "linear")),
         "threshold": early_stop_threshold,
         "schedule": schedule,
@@ -103,16 +106,38 @@ def run(
     Returns:
         The curve.
     """
-    bar = trainer.progress_bar_callback
-    test = RangeTest(**options, show=bar is not None and getattr(bar, "is_enabled", True))
-    test.left_out = [callback for callback in trainer.callbacks if not _takes_part(callback)]  # type: ignore[attr-defined]
+    what = (model, train_dataloaders, val_dataloaders, datamodule)
+    with progress_bar(trainer, options["num_training"], RangeTest.what) as bar:
+        test = RangeTest(**options, bar=bar)
+        fit_without_trace(test, trainer, *what, data_is_ready=data_is_ready)
+    return test.curve()
+
+
+def fit_without_trace(
+    short_fit: ShortFit,
+    trainer: Trainer,
+    model: LightningModule,
+    train_dataloaders: Any,
+    val_dataloaders: Any,
+    datamodule: LightningDataModule | None,
+    *,
+    data_is_ready: bool = False,
+) -> None:
+    """Let a copy of ``model`` take the steps of ``short_fit``, which then holds what came of it.
+
+    The arguments are those of `run`.
+
+    Raises:
+        MisconfigurationException: If there are no data.
+    """
+    short_fit.left_out = [callback for callback in trainer.callbacks if not _takes_part(callback)]  # type: ignore[attr-defined]
     model = getattr(model, "_orig_mod", model)  # of torch.compile
-    test.original = model
+    short_fit.original = model
     data = (train_dataloaders, val_dataloaders, datamodule)
     with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
-        test.prepare(trainer)
-        trainer.callbacks.append(test)  # type: ignore[attr-defined]
-        _filter_callbacks_of(copied, test.left_out)
+        short_fit.prepare(trainer)
+        trainer.callbacks.append(short_fit)  # type: ignore[attr-defined]
+        _filter_callbacks_of(copied, short_fit.left_out)
         for owner in (copied, datamodule) if data_is_ready else ():
             for hook in ("prepare_data", *(("setup", "teardown") if owner is datamodule else ())):
                 if owner is not None:
@@ -120,15 +145,34 @@ def run(
         try:
             trainer.fit(copied, train_dataloaders, val_dataloaders, datamodule)
         except SystemExit:
-            if isinstance(test.exception, KeyboardInterrupt):
-                raise test.exception from None
+            if isinstance(short_fit.exception, KeyboardInterrupt):
+                raise short_fit.exception from None
             raise
-    if not test.stopped:
+    if not short_fit.stopped:
         raise MisconfigurationException(
-            "The LR range test has no data: the training loader has no batches, or"
+            f"The {short_fit.what} has no data: the training loader has no batches, or"
             " limit_train_batches is 0."
         )
-    return test.curve()
+
+
+@contextmanager
+def progress_bar(trainer: Trainer, steps: int, name: str) -> Iterator[Any]:
+    """Yield a progress bar where the trainer shows one, on the first rank, and None elsewhere."""
+    own = trainer.progress_bar_callback
+    is_shown = own is not None and getattr(own, "is_enabled", True)
+    bar = _open_bar(steps, name) if is_shown else None
+    try:
+        yield bar
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@rank_zero_only
+def _open_bar(steps: int, name: str) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=steps, desc=name, leave=False)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
@@ -11,12 +12,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from lightning_onecycle._checks import known
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import checked, run
-from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.range_test.short_fit import ShortFit
+from lightning_onecycle.search.result import Search
+from lightning_onecycle.search.run import run_search, search_options
 
 
 class Tuner:
@@ -101,8 +105,6 @@ class Tuner:
                 learning rate, the module holds something that cannot be copied, or a strategy such
                 as FSDP has taken it apart in a fit.
         """
-        if not isinstance(getattr(model, "_orig_mod", model), of_either_lightning(LightningModule)):
-            raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
         options = checked(
             min_lr=min_lr,
             max_lr=max_lr,
@@ -112,7 +114,81 @@ class Tuner:
             schedule=schedule,
             val_batches=val_batches,
         )
-        if any(isinstance(c, RangeTest) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
+        what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        holders = list(_holders(model, attr_name)) if update_attr else []
+        curve: LRCurve = self._launch(run, *what, options)
+        if update_attr:
+            _update(holders, curve)
+        return curve
+
+    def search(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        *,
+        val_dataloaders: Any = None,
+        cost: float = 1.0,
+        schedule: Schedule | None = None,
+        file: str | Path | None = None,
+        **lr_find_arguments: Any,
+    ) -> Search:
+        """Find the peak by a range test and short trainings, and leave everything as it was.
+
+        A short training is the training to come, under its schedule laid over at most a quarter of
+        its steps. The first one has the peak that the range test suggests, the next ones have half
+        a decade less each as long as that is not clearly worse, and then the gaps around the best
+        are halved. All begin with the same weights and see the same data in the same order, so
+        their losses are compared batch by batch. They are judged by the validation loss, or by the
+        training loss at the end of the cycle where there is none. One that diverges is given up,
+        and one that cannot win after half of its steps.
+
+        Args:
+            model: What is trained. The search runs on copies.
+            train_dataloaders: As for ``Trainer.fit``; or a data module.
+            datamodule: As for ``Trainer.fit``.
+            val_dataloaders: As for ``Trainer.fit``. All that the training validates on is used.
+            cost: What may be spent, as a fraction of the optimizer steps of the training to come.
+                Below about 0.35 there is a range test alone.
+            schedule: What the peak is for. None: that of the trainer's `ScheduleCallback`, or of
+                the scheduler that ``configure_optimizers`` returns, or else `one_cycle`.
+            file: Where the search is saved after each of its parts. It goes on with what is there.
+            **lr_find_arguments: ``min_lr``, ``max_lr``, ``num_training``, ``mode``,
+                ``early_stop_threshold``, ``val_batches``, as `lr_find` takes them, for the range
+                test.
+
+        Returns:
+            The search. ``OneCycle(max_lr=search)`` trains at its peak.
+
+        Raises:
+            TypeError: If ``model`` is no LightningModule, or there is no such argument.
+            ValueError: If an argument is out of range, or ``file`` holds something else.
+            MisconfigurationException: As for `lr_find`; if it is not known how many steps the
+                training will take; or if the search in ``file`` ran under other conditions.
+
+        Example:
+            >>> from lightning.pytorch import Trainer
+            >>> from lightning.pytorch.demos.boring_classes import BoringModel
+            >>> trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
+            ...                   enable_progress_bar=False, enable_model_summary=False)
+            >>> search = Tuner(trainer).search(BoringModel(), cost=1.0)
+            >>> [probe.steps for probe in search.probes], search.steps <= 64
+            ([16, 16, 16], True)
+        """
+        known("search", lr_find_arguments, checked)
+        for_test = checked(schedule=schedule, **lr_find_arguments)
+        options = search_options(cost, file, for_test, lr_find_arguments.get("num_training"))
+        what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        found: Search = self._launch(run_search, *what, options)
+        return found
+
+    def _checked(
+        self, model: Any, train_dataloaders: Any, val_dataloaders: Any, datamodule: Any
+    ) -> tuple[Any, ...]:
+        """Return what is trained and validated on, or refuse it."""
+        if not isinstance(getattr(model, "_orig_mod", model), of_either_lightning(LightningModule)):
+            raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
+        if any(isinstance(c, ShortFit) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise MisconfigurationException(
                 "lr_find was called inside a range test, by a callback or hook that takes part in"
                 " it: have it look whether trainer.callbacks has a RangeTest, and do nothing then."
@@ -129,22 +205,20 @@ class Tuner:
         _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):
             check_data(f"{name}_dataloaders", given)
-        holders = list(_holders(model, attr_name)) if update_attr else []
+        return model, train_dataloaders, val_dataloaders, datamodule
+
+    def _launch(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function where the trainer trains: here, or in processes that it starts."""
         launcher = self.trainer.strategy.launcher
-        task = (model, train_dataloaders, val_dataloaders, datamodule, options)
         if isinstance(launcher, of_either_lightning(_MultiProcessingLauncher)):
-            curve = pickle.loads(launcher.launch(_pickled_curve, self.trainer, *task))
-        elif launcher is not None:
-            curve = launcher.launch(run, self.trainer, *task)
-        else:
-            curve = run(self.trainer, *task)
-        if update_attr:
-            _update(holders, curve)
-        return curve
+            return pickle.loads(launcher.launch(_pickled, function, self.trainer, *arguments))
+        if launcher is not None:
+            return launcher.launch(function, self.trainer, *arguments)
+        return function(self.trainer, *arguments)
 
 
-def _pickled_curve(*args: Any) -> bytes:
-    return pickle.dumps(run(*args))  # Lightning would look into a dataclass
+def _pickled(function: Callable[..., Any], *arguments: Any) -> bytes:
+    return pickle.dumps(function(*arguments))  # Lightning would look into a dataclass
 
 
 def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:

@@ -1,0 +1,138 @@
+"""What a search spends its steps on: how long its pieces are, and which peak comes next.
+
+Pure Python. The numbers were measured: quarter-length trainings at the suggestion of the range test
+and below it find a better peak than the suggestion, trainings of a tenth of the length say little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lightning_onecycle.search.probe import Probe
+
+STEP = math.sqrt(10.0)
+"""The factor between one peak and the next below it."""
+_FINEST = 10.0**0.3
+"""Peaks that are closer together than this are not told apart."""
+_LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
+"""Lengths of a probe, as fractions of the training."""
+_FEWEST_STEPS = 10
+
+
+class Plan(NamedTuple):
+    """How many steps the range test has, how many probes there are, and how many steps of each."""
+
+    range_test: int
+    probes: int
+    length: int
+
+
+def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan:
+    """Plan a search.
+
+    The range test has a fifth of the budget, or a quarter where that is fewer than 100 steps, and
+    300 steps at most. Where no probes fit in beside it, it has all of the budget.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        budget: Steps that may be spent.
+        num_training: Steps of the range test. None: found out.
+
+    Returns:
+        The plan.
+
+    Example:
+        >>> plan(1000, 1000)
+        Plan(range_test=200, probes=3, length=250)
+        >>> plan(1000, 200)
+        Plan(range_test=200, probes=0, length=0)
+    """
+    steps = num_training or min(300, max(budget // 5, min(100, budget // 4)))
+    probes, length = probe_steps(total_steps, budget - steps)
+    if not probes and num_training is None:
+        steps = min(300, budget)
+    return Plan(steps, probes, length)
+
+
+def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
+    """Return how many probes fit into what is left of the budget, and the length of each.
+
+    A probe has a quarter of the training. For three of them a sixth will do, for two an eighth.
+    One alone has nothing to be compared with.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        left: Steps that may be spent.
+
+    Returns:
+        The number and the length, or zeros where they are too few or would be too short.
+
+    Example:
+        >>> [probe_steps(1000, left) for left in (1800, 800, 600, 480, 200)]
+        [(7, 250), (3, 250), (3, 200), (2, 240), (0, 0)]
+    """
+    longest = int(total_steps * _LONGEST)
+    for count, fraction in ((3, _SHORTEST_OF_THREE), (2, _SHORTEST)):
+        length = min(left // count, longest)
+        if length >= max(total_steps * fraction, _FEWEST_STEPS):
+            return left // length, length
+    return 0, 0
+
+
+def next_peak(probes: Sequence[Probe], first: float, highest: float) -> float | None:
+    """Return the peak that the next probe is to be trained at, or None if no more are worth it.
+
+    The first one comes first. As long as the lowest peak is not clearly worse than the best, half a
+    decade below it comes next. Then the gaps between the best and its neighbours are halved. Peaks
+    above ``highest`` are never tried: a suggestion of the range test is rather too high.
+
+    Args:
+        probes: Those that have been run.
+        first: The peak to begin with.
+        highest: The largest peak to try.
+
+    Returns:
+        The peak or None.
+
+    Example:
+        >>> from lightning_onecycle.search import Probe
+        >>> high = Probe(1.0, 0.5, 90, "completed", scores=(0.4, 0.5, 0.5, 0.6))
+        >>> low = Probe(0.3, 0.9, 90, "completed", scores=(0.8, 0.9, 0.9, 1.0))
+        >>> next_peak([], 1.0, 1.0), next_peak([high], 1.0, 1.0), next_peak([high, low], 1.0, 1.0)
+        (1.0, 0.31622776601683794, 0.5477225575051661)
+    """
+    if not probes:
+        return first
+    ranked = sorted(probes, key=lambda probe: probe.lr)
+    best = min(ranked, key=lambda probe: probe.rank)
+    if not best.is_complete or not ranked[0].is_clearly_worse_than(best):
+        return ranked[0].lr / STEP
+    if best is ranked[-1] and best.lr * STEP <= highest:
+        return best.lr * STEP
+    place = ranked.index(best)
+    neighbours = [ranked[i] for i in (place - 1, place + 1) if 0 <= i < len(ranked)]
+    apart = [p for p in neighbours if max(p.lr, best.lr) / min(p.lr, best.lr) > _FINEST]
+    if not apart:
+        return None
+    return math.sqrt(best.lr * min(apart, key=lambda probe: probe.rank).lr)
+
+
+def anchor(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
+    """Return the rate where the loss is lowest, to begin with where a curve suggests none.
+
+    Args:
+        lrs: The rates of the curve.
+        losses: Its smoothed losses.
+
+    Returns:
+        The rate, or None where no loss is finite, or all are the same.
+
+    Example:
+        >>> anchor((0.1, 1.0, 10.0), (0.9, 0.7, 0.8)), anchor((0.1, 1.0), (0.5, 0.5))
+        (1.0, None)
+    """
+    finite = [(loss, lr) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
+    lowest, highest = min(finite, default=(0.0, 0.0)), max(finite, default=(0.0, 0.0))
+    return None if math.isclose(lowest[0], highest[0], rel_tol=1e-9) else lowest[1]

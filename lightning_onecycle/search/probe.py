@@ -1,0 +1,100 @@
+"""`Probe`: a short training at one peak, and how two of them compare. Pure Python."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from lightning_onecycle._checks import number, whole
+from lightning_onecycle.range_test.json_file import read_losses, written
+
+COMPLETED = "completed"
+_LOSSES = ("losses", "half", "scores")
+_CLEAR, _FEWEST_PAIRS = 3.0, 4
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A short training at one peak.
+
+    Args:
+        lr: The peak, of the largest group.
+        loss: What it is judged by: the mean of ``scores``. Infinite where it diverged.
+        steps: Optimizer steps that it took.
+        stopped: ``"completed"``, or why it ended before.
+        losses: The training loss of each step.
+        half: Scores after half of the steps.
+        scores: Scores at the end: the validation loss of each batch, or the training losses of the
+            last tenth of the steps. Those of two probes are of the same batches, so they are
+            compared in pairs.
+
+    Example:
+        >>> probe = Probe(lr=0.1, loss=0.5, steps=90, stopped="completed")
+        >>> probe.is_complete
+        True
+    """
+
+    lr: float
+    loss: float
+    steps: int
+    stopped: str
+    losses: tuple[float, ...] = ()
+    half: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lr", number("lr", self.lr, "> 0", lambda v: v > 0))
+        object.__setattr__(self, "loss", float(self.loss))
+        object.__setattr__(self, "steps", whole("steps", self.steps, 0))
+        for name in _LOSSES:
+            object.__setattr__(self, name, tuple(float(loss) for loss in getattr(self, name)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the probe as `json.dump` takes it."""
+        lists = {name: written(getattr(self, name)) for name in _LOSSES}
+        return {**asdict(self), "loss": written([self.loss])[0], **lists}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Probe:
+        """Make a probe of what `to_dict` returned."""
+        lists = {name: read_losses(values[name]) for name in _LOSSES}
+        return cls(**{name: values[name] for name in ("lr", "loss", "steps", "stopped")}, **lists)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to its end, with a finite loss."""
+        return self.stopped == COMPLETED and math.isfinite(self.loss)
+
+    @property
+    def rank(self) -> float:
+        """The loss, and infinity where the probe is not complete."""
+        return self.loss if self.is_complete else math.inf
+
+    def is_clearly_worse_than(self, other: Probe) -> bool:
+        """Return whether the loss is larger by more than the noise, see `is_clearly_larger`."""
+        if not (self.is_complete and other.is_complete):
+            return self.rank > other.rank
+        return is_clearly_larger(self.scores, other.scores)
+
+
+def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
+    r"""Return whether the mean of ``scores`` is larger by three standard errors.
+
+    The scores are paired: with the differences :math:`d_i` of :math:`n` batches, if
+    :math:`\bar d > 3 s_d / \sqrt n`. Nothing is clear where there are fewer than four pairs.
+
+    Example:
+        >>> is_clearly_larger([1.1, 2.2, 3.1, 4.2], [1.0, 2.0, 3.0, 4.0])
+        True
+        >>> is_clearly_larger([1.9, 1.2, 3.9, 3.2], [1.0, 2.0, 3.0, 4.0])
+        False
+    """
+    if len(scores) != len(others) or len(scores) < _FEWEST_PAIRS:
+        return False
+    apart = [a - b for a, b in zip(scores, others, strict=True)]
+    if not all(map(math.isfinite, apart)):
+        return False
+    return fmean(apart) > _CLEAR * stdev(apart) / math.sqrt(len(apart))

@@ -1,0 +1,203 @@
+"""`Search`: a range test and the short trainings after it, and what they say. Pure Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_onecycle._checks import number, whole
+from lightning_onecycle._files import write_whole
+from lightning_onecycle.range_test.conditions import Conditions
+from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.json_file import check_format, read_file, to_text
+from lightning_onecycle.range_test.suggest import Suggestion
+from lightning_onecycle.search.probe import Probe
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FORMAT = 1
+_PLAIN = ("total_steps", "probe_steps", "cost", "steps", "judged_by", "note")
+
+
+@dataclass(frozen=True, repr=False)
+class Search:
+    """What a search measured, and the peak that it suggests.
+
+    Args:
+        curve: The range test's.
+        probes: The short trainings, in the order that they were run.
+        total_steps: Optimizer steps of the training that the peak is for.
+        probe_steps: The planned steps of each probe.
+        cost: What might be spent, as a fraction of ``total_steps``.
+        steps: Optimizer steps that were spent.
+        judged_by: ``"validation loss"`` or ``"training loss"``.
+        note: Why there are no probes, if there are none.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from lightning_onecycle import LRCurve
+        >>> from lightning_onecycle.search import Probe
+        >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
+        >>> probes = [Probe(lr, loss, 50, "completed") for lr, loss in ((0.3, 0.52), (0.1, 0.48))]
+        >>> search = Search(curve, tuple(probes), 200, 50, steps=103)
+        >>> search.suggestion()
+        0.1
+        >>> print(search)
+        Search: peak 0.1 (validation losses: 0.52 at 0.3, 0.48 at 0.1), 103 steps for 200
+    """
+
+    curve: LRCurve
+    probes: tuple[Probe, ...] = ()
+    total_steps: int = 0
+    probe_steps: int = 0
+    cost: float = 1.0
+    steps: int = 0
+    judged_by: str = "validation loss"
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.curve, LRCurve):
+            raise ValueError(f"curve must be an LRCurve, got {type(self.curve).__name__}")
+        object.__setattr__(self, "probes", tuple(self.probes))
+        for name in ("total_steps", "probe_steps", "steps"):
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0))
+        object.__setattr__(self, "cost", number("cost", self.cost, "> 0", lambda v: v > 0))
+
+    @property
+    def conditions(self) -> Conditions | None:
+        """What the search ran under."""
+        return self.curve.conditions
+
+    @property
+    def best(self) -> Probe | None:
+        """The complete probe with the lowest loss."""
+        complete = [probe for probe in self.probes if probe.is_complete]
+        return min(complete, key=lambda probe: probe.loss, default=None)
+
+    def suggestion(self) -> float | None:
+        """Return the peak, or None; `suggest` says why.
+
+        Returns:
+            The learning rate, or None if the search does not show one.
+        """
+        return self.suggest().lr
+
+    def suggest(self) -> Suggestion:
+        """Return the peak of the probe with the lowest loss; without probes, that of the curve.
+
+        Returns:
+            The learning rate and how it was found, or None and why there is none.
+        """
+        best = self.best
+        if not self.probes:
+            lr, reason = self.curve.suggest()
+            return Suggestion(lr, f"{reason}; no probes: {self.note}" if self.note else reason)
+        if best is None:
+            lowest = min(probe.lr for probe in self.probes)
+            return Suggestion(None, f"no probe came to its end, down to a peak of {lowest:.3g}")
+        complete = [probe for probe in self.probes if probe.is_complete]
+        if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
+            return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
+        reason = (
+            f"the lowest {self.judged_by}, {best.loss:.4g}, of {len(self.probes)} short trainings"
+        )
+        equal = [p.lr for p in complete if p is not best and not p.is_clearly_worse_than(best)]
+        if equal:
+            names = ", ".join(f"{lr:.3g}" for lr in sorted(equal, reverse=True))
+            reason += f"; not clear of the noise against {names}"
+        return Suggestion(best.lr, reason)
+
+    def __repr__(self) -> str:
+        lr, reason = self.suggest()
+        outcomes = ", ".join(
+            f"{probe.loss:.4g} at {probe.lr:.3g}"
+            if probe.is_complete
+            else f"{probe.stopped.split(' at ')[0]} at {probe.lr:.3g}"
+            for probe in self.probes
+        )
+        why = f"{self.judged_by.replace('loss', 'losses')}: {outcomes}" if outcomes else reason
+        peak = "no peak" if lr is None else f"peak {lr:.3g}"
+        return f"Search: {peak} ({why}), {self.steps:,} steps for {self.total_steps:,}"
+
+    def plot(self, suggest: bool = True, ax: Axes | None = None) -> Figure:
+        """Draw the curve and the probes, see `lightning_onecycle.search.plot.plot_search`.
+
+        Args:
+            suggest: Whether to mark the peak.
+            ax: Where to draw. If None, a new figure is made.
+
+        Returns:
+            The figure.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        from lightning_onecycle.search.plot import plot_search
+
+        return plot_search(self, suggest, ax).get_figure()  # type: ignore[return-value]
+
+    def save(self, path: str | Path) -> None:
+        """Write the search as JSON, whole or not at all. Directories are made.
+
+        Args:
+            path: The file.
+        """
+        content = {
+            "format": _FORMAT,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "probes": [probe.to_dict() for probe in self.probes],
+            "curve": self.curve.to_dict(),
+        }
+        write_whole(Path(path), to_text(content))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Search:
+        """Read a search that `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The search.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ValueError: If it holds no search, or one of a later version.
+        """
+        return read_file(path, "a search", _search_from_dict)
+
+
+def load_curve_or_search(path: str | Path) -> LRCurve | Search:
+    """Read what `LRCurve.save` or `Search.save` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The one or the other.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it holds neither.
+    """
+
+    def make(content: Any) -> LRCurve | Search:
+        is_search = isinstance(content, Mapping) and "probes" in content
+        return _search_from_dict(content) if is_search else LRCurve.from_dict(content)
+
+    return read_file(path, "an LR curve", make)
+
+
+def _search_from_dict(content: Any) -> Search:
+    check_format(content, _FORMAT)
+    return Search(
+        curve=LRCurve.from_dict(content["curve"]),
+        probes=tuple(Probe.from_dict(values) for values in content["probes"]),
+        **{name: content[name] for name in _PLAIN},
+    )

@@ -1,0 +1,207 @@
+"""One search in this process: a range test, then probes, each without a trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities import rank_zero_info
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from lightning_onecycle._checks import number
+from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.short_fit import ShortFit
+from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.schedules import one_cycle
+from lightning_onecycle.search.fits import ProbeFit, Survey
+from lightning_onecycle.search.plan import Plan, anchor, next_peak, plan, probe_steps
+from lightning_onecycle.search.result import Search
+
+
+def search_options(
+    cost: Any,
+    file: str | Path | None,
+    range_test: dict[str, Any],
+    num_training: int | None,
+) -> dict[str, Any]:
+    """Return the options that `run_search` takes, or refuse them.
+
+    Args:
+        cost: As for `Tuner.search`.
+        file: As for `Tuner.search`.
+        range_test: What `checked` returns.
+        num_training: Steps of the range test, where they are given.
+    """
+    return {
+        "cost": number("cost", cost, "> 0", lambda v: v > 0),
+        "file": None if file is None else Path(file),
+        "range_test": range_test,
+        "num_training": num_training,
+    }
+
+
+def run_search(
+    trainer: Trainer,
+    model: LightningModule,
+    train_dataloaders: Any,
+    val_dataloaders: Any,
+    datamodule: LightningDataModule | None,
+    options: dict[str, Any],
+    *,
+    data_is_ready: bool = False,
+) -> Search:
+    """Run a search in this process, and leave no trace.
+
+    Args:
+        trainer: The user's own.
+        model: As for ``Trainer.fit``, like the next three.
+        train_dataloaders: See there.
+        val_dataloaders: See there.
+        datamodule: See there.
+        options: What `search_options` returns.
+        data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
+
+    Returns:
+        The search.
+    """
+    fit = partial(
+        fit_without_trace,
+        trainer=trainer,
+        model=model,
+        train_dataloaders=train_dataloaders,
+        val_dataloaders=val_dataloaders,
+        datamodule=datamodule,
+        data_is_ready=data_is_ready,
+    )
+    survey = Survey(**options["range_test"])
+    fit(survey)
+    cost, file, total = options["cost"], options["file"], survey.total_steps
+    budget = math.floor(cost * total + 1e-9)
+    planned = _plan(total, budget, options["num_training"])
+    keep = partial(_keep, trainer, file)
+    found = None if file is None else _begun(trainer, file, survey)
+    if found is None:
+        rank_zero_info(_announcement(planned, cost, budget, total))
+    else:
+        rank_zero_info(
+            f"The search of {file} goes on after {found.steps:,} of {budget:,} steps and"
+            f" {len(found.probes)} short trainings."
+        )
+    with progress_bar(trainer, budget, "search") as bar:
+        if found is None:
+            steps = {"num_training": planned.range_test, "most_steps": budget}
+            test = RangeTest(**options["range_test"] | steps, bar=bar)
+            fit(test)
+            found = keep(Search(test.curve(), total_steps=total, steps=test.attempted))
+        elif bar is not None:
+            bar.update(found.steps)
+        found = replace(found, cost=cost)
+        return _short_trainings(found, budget, survey.schedule or one_cycle(), fit, keep, bar)
+
+
+def _short_trainings(
+    found: Search,
+    budget: int,
+    schedule: Schedule,
+    fit: Callable[[ShortFit], None],
+    keep: Callable[[Search], Search],
+    bar: Any,
+) -> Search:
+    """Go on with probes for as long as they are worth it and the budget allows."""
+    suggested, left = found.curve.suggestion(), budget - found.steps
+    first = suggested or anchor(found.curve.lrs, found.curve.smoothed())
+    length = found.probe_steps or probe_steps(found.total_steps, left)[1]
+    if not length or first is None:
+        return keep(replace(found, note=_why_no_probes(first, left, found.total_steps)))
+    found = replace(found, probe_steps=length, note="")
+    highest = suggested or max(found.curve.lrs)
+    while found.steps + length <= budget:
+        peak = next_peak(found.probes, first, highest)
+        if peak is None:
+            break
+        probe = ProbeFit(peak, length, schedule, found.best, bar)
+        fit(probe)
+        found = keep(
+            replace(
+                found,
+                probes=(*found.probes, probe.probe()),
+                steps=found.steps + probe.attempted,
+                judged_by=probe.judged_by,
+            )
+        )
+    return found
+
+
+def _keep(trainer: Trainer, file: Path | None, found: Search) -> Search:
+    if file is not None and trainer.is_global_zero:
+        found.save(file)
+    return found
+
+
+def _plan(total: int, budget: int, num_training: int | None) -> Plan:
+    if budget < (num_training or 3):
+        raise ValueError(
+            f"cost must be enough for the {num_training or 3} steps of a range test, got"
+            f" {budget} of the training's {total}"
+        )
+    return plan(total, budget, num_training)
+
+
+def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
+    then = (
+        f"then about {planned.probes} short trainings of {planned.length:,} each"
+        if planned.probes
+        else "and no short training, which does not fit in"
+    )
+    return (
+        f"The search costs at most {cost:.3g} of the training: {budget:,} of {total:,} steps. A"
+        f" range test takes up to {planned.range_test:,}, {then}."
+    )
+
+
+def _why_no_probes(first: float | None, left: int, total: int) -> str:
+    if first is None:
+        return "the range test shows no rate to begin with"
+    return (
+        f"the {max(left, 0):,} steps beside the range test are too few for two short trainings of"
+        f" an eighth of the {total:,} steps, and of 10 at least"
+    )
+
+
+def _begun(trainer: Trainer, file: Path, survey: Survey) -> Search | None:
+    """Return the search that a file holds, the same on all ranks, or None without a file.
+
+    Raises:
+        MisconfigurationException: If it ran under other conditions.
+    """
+    begun: Any = trainer.strategy.broadcast(_read(file) if trainer.is_global_zero else None)
+    if isinstance(begun, Exception):
+        raise begun
+    if begun is None or begun.conditions is None or survey.conditions is None:
+        return None
+    differences = replace(begun.conditions, versions=survey.conditions.versions).compare(
+        survey.conditions
+    )
+    if begun.total_steps != survey.total_steps:
+        differences.append(f"total_steps: {begun.total_steps}, now {survey.total_steps}")
+    if differences:
+        listed = "".join(f"\n  {line}" for line in differences)
+        raise MisconfigurationException(
+            f"{file} holds a search under other conditions:{listed}\nGive another file."
+        )
+    return begun
+
+
+def _read(file: Path) -> Search | Exception | None:
+    try:
+        return Search.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        return error  # for all ranks, which would wait for the first

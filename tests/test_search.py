@@ -1,0 +1,715 @@
+"""A search for the peak: what it spends, what it finds, and that it leaves no trace."""
+
+import json
+import math
+
+import pytest
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, seed_everything
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from conftest import python, quiet_trainer
+from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_decay
+from lightning_onecycle.search import Probe
+from lightning_onecycle.search.plan import anchor, next_peak, plan
+from lightning_onecycle.search.probe import is_clearly_larger
+from test_isolation import CASES, build, fit
+
+RANGE = {"min_lr": 1e-3, "max_lr": 10.0}
+
+
+def data(n, seed, shuffle=False):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 4, generator=generator)
+    y = x.sin().sum(1, keepdim=True) + 0.1 * torch.randn(n, 1, generator=generator)
+    return DataLoader(TensorDataset(x, y), batch_size=32, shuffle=shuffle)
+
+
+class Net(LightningModule):
+    """A small regression; counts what it does in a list that all copies share."""
+
+    def __init__(self, seen=None, groups=False, shift=0.0):
+        super().__init__()
+        self.save_hyperparameters("shift")
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.1), nn.Tanh(), nn.Linear(16, 1))
+        self.seen = Shared() if seen is None else seen
+        self.groups = groups
+
+    def loss(self, batch):
+        x, y = batch
+        return (self.net(x) - y).square().mean() - self.hparams.shift
+
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.seen.losses.append(loss.item())
+        return loss
+
+    def on_before_optimizer_step(self, optimizer):
+        self.seen.lrs.append([group["lr"] for group in optimizer.param_groups])
+
+    def configure_optimizers(self):
+        parameters = self.parameters()
+        if self.groups:
+            first, last = self.net[0].parameters(), self.net[3].parameters()
+            parameters = [{"params": first, "lr": 0.005}, {"params": last}]
+        return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+
+
+class Shared:
+    """What a copy of the module shares with the module."""
+
+    def __init__(self):
+        self.lrs, self.losses = [], []
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Validated(Net):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.loss(batch))
+
+
+class Returns(Net):
+    def validation_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+
+def search(module=None, validation=True, cost=1.0, epochs=5, trainer=None, **arguments):
+    """Search with 20 batches an epoch, and return the search and what the module has seen."""
+    seed_everything(1, verbose=False)
+    module = module or Validated()
+    trainer = trainer or quiet_trainer(OneCycle(), max_epochs=epochs)
+    found = Tuner(trainer).search(
+        module,
+        data(640, 0, shuffle=True),
+        val_dataloaders=data(256, 1) if validation else None,
+        cost=cost,
+        **{**RANGE, **arguments},
+    )
+    return found, module.seen
+
+
+# ---- the plan ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [8, 40, 57, 100, 333, 1000, 20_000])
+@pytest.mark.parametrize("cost", [0.05, 0.3, 0.5, 0.8, 1.0, 2.0])
+def test_a_plan_stays_within_its_budget(total, cost):
+    budget = int(cost * total)
+    steps, probes, length = plan(total, budget)
+    assert steps + probes * length <= budget
+    assert probes != 1
+    assert length == 0 or total / 8 <= length <= total / 4
+    assert steps <= 300
+
+
+def test_a_plan_has_three_probes_of_a_quarter_where_the_cost_is_that_of_the_training():
+    assert plan(1000, 1000) == (200, 3, 250)
+    assert plan(400, 400) == (100, 3, 100)
+
+
+def made(lr, loss, noise=0.0, stopped="completed"):
+    scores = tuple(loss + noise * (-1) ** i for i in range(8))
+    return Probe(lr, loss, 50, stopped, scores=scores)
+
+
+def rounded(probes, first=1.0, highest=1.0):
+    peak = next_peak(probes, first, highest)
+    return None if peak is None else round(peak, 3)
+
+
+def test_peaks_go_down_by_half_decades_as_long_as_they_get_better():
+    assert rounded([]) == 1.0
+    assert rounded([made(1.0, 3.0)]) == 0.316
+    assert rounded([made(1.0, 3.0), made(0.316, 2.0)]) == 0.1
+    assert rounded([made(1.0, math.inf, stopped="loss not finite")]) == 0.316
+
+
+def test_peaks_go_down_where_the_lowest_is_worse_by_no_more_than_the_noise():
+    assert rounded([made(1.0, 1.0, 0.5), made(0.316, 1.1, -0.5)]) == 0.1
+    assert rounded([made(1.0, 1.0), made(0.316, 1.1)]) == 0.562
+
+
+def test_the_gaps_around_the_best_are_halved_once():
+    three = [made(1.0, 3.0), made(0.316, 1.0), made(0.1, 2.0)]
+    assert rounded(three) == 0.178
+    assert rounded([*three, made(0.178, 1.5)]) == 0.562
+    assert rounded([*three, made(0.178, 1.5), made(0.562, 1.5)]) is None
+
+
+def test_no_peak_above_the_suggestion_is_tried():
+    assert rounded([made(1.0, 1.0), made(0.316, 2.0), made(0.562, 1.5)]) is None
+    assert rounded([made(1.0, 1.0), made(0.316, 2.0)], highest=10.0) == 3.162
+
+
+def test_losses_are_compared_batch_by_batch():
+    others = [1.0, 5.0, 2.0, 9.0]
+    assert is_clearly_larger([score + 0.1 for score in others], others)
+    assert not is_clearly_larger([score - 0.1 for score in others], others)
+    assert not is_clearly_larger([9.1, 1.1, 2.1, 5.1], others)
+    assert not is_clearly_larger([2.0], [1.0])
+    assert not is_clearly_larger([math.nan, 5.0, 5.0, 5.0], [1.0, 2.0, 3.0, 4.0])
+
+
+def test_a_curve_without_a_suggestion_begins_where_its_loss_is_lowest():
+    assert anchor((0.1, 1.0, 10.0), (2.0, 1.0, math.nan)) == 1.0
+    assert anchor((0.1, 1.0), (math.nan, math.nan)) is None
+
+
+# ---- what it does --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [Validated, Returns])
+def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_its_cost(kind):
+    found, seen = search(kind(), cost=1.25, num_training=50)
+    assert found.judged_by == "validation loss"
+    assert found.total_steps == 100
+    assert found.steps == len(seen.lrs) <= 125
+    assert [probe.steps for probe in found.probes if probe.is_complete][:2] == [25, 25]
+    peaks = [probe.lr for probe in found.probes]
+    assert peaks[:2] == pytest.approx([found.curve.suggestion(), peaks[0] / math.sqrt(10)])
+    best = min(found.probes, key=lambda probe: probe.rank)
+    assert found.suggestion() == best.lr
+    assert len(best.scores) == 8
+    assert found.suggest().reason.startswith(f"the lowest validation loss, {best.loss:.4g}, of ")
+
+
+def test_a_module_that_logs_its_loss_is_judged_as_one_that_returns_it():
+    assert search(Validated())[0].probes == search(Returns())[0].probes
+
+
+@pytest.mark.parametrize("cost", [0.05, 0.3, 0.7, 2.5])
+def test_a_search_spends_no_more_than_its_cost(cost):
+    found, seen = search(cost=cost)
+    assert found.steps == len(seen.lrs) <= cost * 100
+    assert len(found.probes) >= (2 if cost > 0.5 else 0)
+
+
+def test_where_the_cost_is_too_small_the_peak_is_that_of_the_range_test_and_says_so():
+    found, _ = search(cost=0.3)
+    lr, reason = found.suggest()
+    assert lr == found.curve.suggestion()
+    assert not found.probes
+    assert "no probes: the " in reason
+
+
+def test_a_short_training_is_the_training_at_a_peak_over_fewer_steps():
+    schedule = step_decay(warmup=0.2)
+    trainer = quiet_trainer(OneCycle(), max_epochs=5)
+    found, seen = search(trainer=trainer, schedule=schedule)
+    (first, *_) = found.probes
+    begin = len(found.curve.lrs)
+    plan = [first.lr * point.lr for point in schedule.trace(25)]
+    assert [lr for (lr,) in seen.lrs[begin : begin + 25]] == pytest.approx(plan)
+    # And what it trains is what a training of its own has.
+    seed_everything(1, verbose=False)
+    module = Validated()
+    cycle = OneCycle(max_lr=first.lr)
+    cycle.schedule = schedule
+    validated = {"num_sanity_val_steps": 0, "val_check_interval": 12}
+    trainer = quiet_trainer(cycle, max_steps=25, **validated)
+    trainer.fit(module, data(640, 0, shuffle=True), data(256, 1))
+    assert module.seen.losses == list(first.losses)
+    assert float(trainer.validate(module, data(256, 1), verbose=False)[0]["val_loss"]) == (
+        pytest.approx(first.loss)
+    )
+
+
+def test_all_short_trainings_begin_with_the_same_weights_and_see_the_same_data():
+    found, _ = search(Returns())
+    firsts = {probe.losses[0] for probe in found.probes}
+    assert len(firsts) == 1
+    assert len({probe.losses[-1] for probe in found.probes}) == len(found.probes)
+
+
+def test_without_validation_data_the_training_loss_at_the_end_of_the_cycle_judges():
+    found, _ = search(Net(), validation=False)
+    assert found.judged_by == "training loss"
+    (first, *_) = found.probes
+    assert first.scores == first.losses[-4:]
+    assert first.loss == pytest.approx(sum(first.losses[-4:]) / 4)
+    assert found.suggestion() in [probe.lr for probe in found.probes]
+
+
+class LogsAccuracy(Net):
+    def validation_step(self, batch, batch_idx):
+        self.log("val_acc", self.loss(batch))
+
+
+def test_a_validation_without_a_loss_does_not_judge():
+    found, _ = search(LogsAccuracy())
+    assert found.judged_by == "training loss"
+
+
+def test_negative_losses_are_searched_like_others():
+    plain, shifted = (search(Returns(shift=shift))[0] for shift in (0.0, 64.0))
+    assert max(probe.loss for probe in shifted.probes) < 0
+    assert shifted.suggestion() == pytest.approx(plain.suggestion(), rel=0.01)
+
+
+def test_parameter_groups_keep_their_ratios():
+    _, seen = search(Validated(groups=True))
+    assert {round(low / high, 6) for low, high in seen.lrs} == {0.1}
+    trainer = quiet_trainer(OneCycle(max_lr=[0.1, 0.4]), max_epochs=5)
+    found, seen = search(Validated(groups=True), trainer=trainer)
+    assert {round(low / high, 6) for low, high in seen.lrs} == {0.25}
+    begin = len(found.curve.lrs)
+    first = found.probes[0]
+    highest = max(high for _, high in seen.lrs[begin : begin + first.steps])
+    assert highest == pytest.approx(first.lr)
+
+
+def test_accumulated_batches_are_one_step():
+    trainer = quiet_trainer(OneCycle(), max_epochs=10, accumulate_grad_batches=2)
+    found, seen = search(trainer=trainer)
+    assert found.total_steps == 100
+    assert found.steps == len(seen.lrs) <= 100
+    assert len(seen.losses) == 2 * len(seen.lrs)
+
+
+@pytest.mark.parametrize("scale", [2.0**19, 2.0**127])
+def test_steps_that_a_gradient_scaler_skips_are_counted(scale):
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    trainer = quiet_trainer(OneCycle(), max_epochs=5, plugins=precision)
+    found, seen = search(trainer=trainer)
+    assert found.steps == len(seen.lrs) <= 100
+    if scale > 2.0**100:
+        assert found.curve.stopped == "100 of 100 steps were skipped"
+        assert found.suggestion() is None
+        return
+    begin = found.steps - sum(probe.steps for probe in found.probes)
+    first = seen.lrs[begin : begin + found.probes[0].steps]
+    assert first[0] == first[1]  # it was skipped
+    # As in a training, the cycle is over when the steps are.
+    assert first[-1][0] == pytest.approx(found.probes[0].lr / 1000)
+
+
+class Breaks(Returns):
+    """Its loss is NaN where the learning rate falls again after it was high."""
+
+    highest = 0.0
+
+    def training_step(self, batch, batch_idx):
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.highest = max(self.highest, lr)
+        return super().training_step(batch, batch_idx) * (
+            math.nan if lr < self.highest > 0.05 else 1
+        )
+
+
+def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
+    found, seen = search(Breaks(), cost=1.25, num_training=50)
+    first, second, *_ = found.probes
+    assert first.stopped.startswith("loss not finite at lr")
+    assert not first.is_complete
+    assert 11 < first.steps < 16
+    assert second.lr == pytest.approx(first.lr / math.sqrt(10))
+    assert found.suggestion() < 0.05
+    assert found.steps >= len(seen.lrs)
+
+
+def test_a_short_training_that_cannot_win_ends_after_half_of_its_steps():
+    found, seen = search(Returns(), cost=2.5)
+    behind = [probe for probe in found.probes if probe.stopped == "behind after half of the steps"]
+    assert behind
+    for probe in behind:
+        assert probe.steps == 12
+        assert probe.lr < max(other.lr for other in found.probes if other.is_complete)
+        assert not probe.is_complete
+    assert found.steps == len(seen.lrs) < 250
+
+
+class Flat(Net):
+    def loss(self, batch):
+        return 0 * super().loss(batch) + 1
+
+
+def test_where_nothing_is_learned_there_is_no_peak():
+    lr, reason = search(Flat(), validation=False)[0].suggest()
+    assert lr is None
+    assert "the loss is 1 throughout" in reason
+
+
+def test_a_range_test_without_an_answer_is_searched_from_where_its_loss_is_lowest():
+    found, _ = search(Returns(), min_lr=0.3, max_lr=30.0)
+    assert found.curve.suggestion() is None
+    levels = found.curve.smoothed()
+    lowest = min(loss for loss in levels if loss == loss)
+    assert found.probes[0].lr == found.curve.lrs[levels.index(lowest)]
+    assert found.suggestion() == found.best.lr
+
+
+def test_all_short_trainings_diverge_and_there_is_no_peak():
+    curve = LRCurve((0.01, 0.1), (1.0, 0.5))
+    found = Search(curve, (made(0.1, math.inf, stopped="loss not finite at lr 0.1"),))
+    assert found.suggest() == (None, "no probe came to its end, down to a peak of 0.1")
+
+
+# ---- no trace ------------------------------------------------------------------------------------
+
+
+def state(trainer):
+    return [vars(callback).copy() for callback in trainer.callbacks], trainer.fit_loop.state_dict()
+
+
+def test_training_after_a_search_is_number_for_number_what_it_is_without_one():
+    losses, metrics = [], []
+    for searches in (False, True):
+        seed_everything(1, verbose=False)
+        module = Validated()
+        trainer = quiet_trainer(OneCycle(max_lr=0.05), max_epochs=3, val_check_interval=7)
+        given = (module, data(640, 0, shuffle=True), data(256, 1, shuffle=True))
+        if searches:
+            before, weights = state(trainer), module.net[0].weight.clone()
+            found = Tuner(trainer).search(*given[:2], val_dataloaders=given[2], **RANGE)
+            assert len(found.probes) >= 2
+            assert state(trainer) == before
+            assert torch.equal(module.net[0].weight, weights)
+            assert module.log.__func__ is LightningModule.log
+            module.seen.losses.clear()
+        trainer.fit(*given)
+        losses.append(module.seen.losses)
+        metrics.append(trainer.callback_metrics)
+    assert len(losses[0]) == 60
+    assert losses[0] == losses[1]
+    assert metrics[0] == metrics[1]
+
+
+TRACES = ["own generator", "numpy, python and own generators", "workers with state", "data module"]
+TRACES += ["hydra and captured", "buffer", "metric", "callback", "accumulation", "scaler"]
+
+
+@pytest.mark.parametrize("name", TRACES)
+def test_training_is_the_same_after_a_search(name):
+    case = {**CASES[name], "max_epochs": 30}
+    without = fit(build(**case))
+    run = build(**case)
+    found = Tuner(run.trainer).search(run.module, run.data, min_lr=1e-3, max_lr=1.0)
+    assert len(found.probes) >= 2
+    assert not run.losses
+    assert repr(fit(run)) == repr(without)  # NaN is not equal to NaN
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+class Interrupt(Callback):
+    """Raises after so many validations of the search, as a kill would."""
+
+    left = None
+
+    def on_validation_end(self, trainer, pl_module):
+        if Interrupt.left is not None:
+            Interrupt.left -= 1
+            if Interrupt.left == 0:
+                raise KeyboardInterrupt
+
+
+def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path, said):
+    file = tmp_path / "search.json"
+    whole, _ = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5))
+    trainer = quiet_trainer(OneCycle(), Interrupt(), max_epochs=5)
+    Interrupt.left = 3  # the first short training has two
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            search(trainer=trainer, file=file)
+    finally:
+        Interrupt.left = None
+    partly = Search.load(file)
+    assert len(partly.probes) == 1
+    assert partly.suggestion() == partly.probes[0].lr
+    found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
+    assert found == whole == Search.load(file)
+    assert len(seen.lrs) == whole.steps - partly.steps
+    assert any("goes on after" in line and "1 short training" in line for line in said())
+    again, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
+    assert again == whole
+    assert not seen.lrs
+
+
+def test_a_search_in_a_file_goes_on_with_more_to_spend(tmp_path):
+    file = tmp_path / "search.json"
+    first, _ = search(file=file)
+    second, seen = search(file=file, cost=1.6)
+    assert second.probes[: len(first.probes)] == first.probes
+    assert second.steps == first.steps + len(seen.lrs) <= 160
+
+
+def test_a_search_under_other_conditions_is_refused_with_what_differs(tmp_path):
+    file = tmp_path / "search.json"
+    search(file=file, cost=0.3)
+    with pytest.raises(MisconfigurationException, match="total_steps: 100, now 200"):
+        search(file=file, epochs=10)
+    with pytest.raises(MisconfigurationException, match=r"hparams.shift: 0.0, now 1.0"):
+        search(Validated(shift=1.0), file=file)
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path):
+    LRCurve((0.01, 0.1), (1.0, 0.5)).save(tmp_path / "curve.json")
+    with pytest.raises(ValueError, match="is not a search: there is no"):
+        search(file=tmp_path / "curve.json")
+
+
+def test_a_search_is_what_it_was_after_a_way_through_its_file(tmp_path):
+    curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, math.inf), stopped="loss not finite at lr 1")
+    probes = (
+        Probe(0.3, math.inf, 3, "loss not finite at lr 0.3", (1.0, math.inf)),
+        made(0.1, 0.25),
+    )
+    found = Search(curve, probes, 100, 25, 1.0, 31, "training loss")
+    found.save(tmp_path / "a" / "search.json")
+    assert Search.load(tmp_path / "a" / "search.json") == found
+    assert "NaN" not in (tmp_path / "a" / "search.json").read_text()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["search.json"]
+
+
+def test_a_search_prints_as_one_line():
+    curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
+    probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
+    assert str(Search(curve, probes, 1000, 250, 1.0, 1300)) == (
+        "Search: peak 0.1 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
+        " 1,300 steps for 1,000"
+    )
+
+
+def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak():
+    pytest.importorskip("matplotlib")
+    curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
+    probes = (
+        made(3.0, math.inf, stopped="loss not finite at lr 3"),
+        made(0.3, 0.5),
+        made(0.1, 0.2),
+    )
+    (ax,) = Search(curve, probes, 1000, 250).plot().axes
+    lines = {line.get_label(): [list(xy) for xy in line.get_xydata()] for line in ax.get_lines()}
+    assert lines["validation loss of a short training"] == [[0.1, 0.2], [0.3, 0.5]]
+    assert [x for x, _ in lines["given up"]] == [3.0]
+    assert "training loss, smoothed" in lines
+    assert "peak 0.1" in [text.get_text() for text in ax.texts]
+    assert ax.get_xlim()[1] > 3.0
+    assert ax.get_ylim()[0] < 0.2
+
+
+# ---- refusals, and what is said ------------------------------------------------------------------
+
+
+class Manual(Net):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"cost": 0}, ValueError, "cost must be > 0, got 0"),
+        ({"cost": 0.001}, ValueError, "cost must be enough for the 3 steps of a range test, got 0"),
+        ({"num_training": 101}, ValueError, "cost must be enough for the 101 steps"),
+        ({"weight": 1}, TypeError, "search has no argument weight"),
+        ({"epochs": -1}, MisconfigurationException, "cannot know how many optimizer steps"),
+        (
+            {"trainer": quiet_trainer(max_epochs=-1)},
+            MisconfigurationException,
+            r"how many there will be is not known: give OneCycle\(total_steps",
+        ),
+        (
+            {"module": Manual(), "trainer": quiet_trainer(max_epochs=1)},
+            MisconfigurationException,
+            r"give OneCycle\(total_steps",
+        ),
+        (
+            {"trainer": quiet_trainer(OneCycle(budget="time"), max_time={"hours": 1})},
+            MisconfigurationException,
+            "is not known",
+        ),
+    ],
+    ids=["no cost", "small", "long", "unknown", "no end", "no end, alone", "manual", "time"],
+)
+def test_what_cannot_be_searched_is_refused_before_a_step_is_taken(arguments, error, said):
+    module = arguments.pop("module", None) or Validated()
+    with pytest.raises(error, match=said):
+        search(module, **arguments)
+    assert not module.seen.lrs
+
+
+def test_a_search_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, capsys):
+    trainer = quiet_trainer(OneCycle(), TQDMProgressBar(), max_epochs=5, enable_progress_bar=True)
+    search(cost=0.8, trainer=trainer)
+    (line,) = [line for line in said() if line.startswith("The search costs")]
+    assert line == (
+        "The search costs at most 0.8 of the training: 80 of 100 steps. A range test takes up to"
+        " 20, then about 3 short trainings of 20 each."
+    )
+    assert "search" in capsys.readouterr().err
+
+
+# ---- training at its peak ------------------------------------------------------------------------
+
+
+def test_a_schedule_takes_the_peak_of_a_search():
+    found, _ = search()
+    assert OneCycle(max_lr=found).max_lr == found.suggestion()
+    curve = LRCurve((0.01, 0.1), (1.0, 0.5))
+    none = Search(curve, (made(0.1, math.inf, stopped="loss not finite"),))
+    with pytest.raises(ValueError, match="max_lr must have a suggestion, got none: no probe came"):
+        OneCycle(max_lr=none)
+
+
+def train(finder, module=None, epochs=5):
+    seed_everything(1, verbose=False)
+    module = module or Validated()
+    trainer = quiet_trainer(finder, OneCycle(), max_epochs=epochs)
+    trainer.fit(module, data(640, 0, shuffle=True), data(256, 1))
+    return max(lr for (lr,) in module.seen.lrs[-20 * epochs :])
+
+
+def test_a_finder_searches_at_the_start_of_a_fit_and_trains_at_what_it_found():
+    finder = LRFinder(search=1.0, **RANGE)
+    peak = train(finder)
+    assert isinstance(finder.found, Search)
+    assert peak == pytest.approx(finder.found.suggestion())
+    assert finder.curve is finder.found.curve
+    assert len(finder.found.probes) >= 2
+    assert finder.found.steps <= 100
+
+
+def test_a_finder_takes_a_search_or_its_file_and_refuses_other_conditions(tmp_path):
+    found, _ = search()
+    found.save(tmp_path / "search.json")
+    for finder in (LRFinder(found), LRFinder(search=found), LRFinder(tmp_path / "search.json")):
+        assert train(finder) == pytest.approx(found.suggestion())
+    with pytest.raises(MisconfigurationException, match=r"hparams.shift: 0.0, now 1.0"):
+        train(LRFinder(found), Validated(shift=1.0))
+
+
+def test_a_finder_that_searches_trains_as_if_the_peak_had_been_given():
+    finder, module = LRFinder(search=1.0, **RANGE), Validated()
+    peak = train(finder, module)
+    alone = Validated()
+    seed_everything(1, verbose=False)
+    trainer = quiet_trainer(OneCycle(max_lr=finder.max_lr), max_epochs=5)
+    trainer.fit(alone, data(640, 0, shuffle=True), data(256, 1))
+    assert peak == pytest.approx(finder.max_lr)
+    assert module.seen.losses[-100:] == alone.seen.losses
+
+
+def test_a_search_for_a_training_of_another_length_is_told():
+    found, _ = search()
+    with pytest.warns(UserWarning, match="for a training of 100 steps, and this one has 60"):
+        train(LRFinder(found), epochs=3)
+
+
+def test_bad_arguments_of_a_finder_are_refused():
+    curve = LRCurve((0.01, 0.1), (1.0, 0.5))
+    with pytest.raises(ValueError, match="curve must be None with a search"):
+        LRFinder(curve, search=1.0)
+    with pytest.raises(ValueError, match="method must be 'max_lr' with a search, got 'steepest'"):
+        LRFinder(search=1.0, method="steepest")
+    with pytest.raises(ValueError, match="cost must be > 0, got -1"):
+        LRFinder(search=-1)
+
+
+def test_a_search_runs_in_a_trainer_of_the_other_lightning():
+    pl = pytest.importorskip("pytorch_lightning")
+
+    class Theirs(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.net = nn.Linear(4, 1)
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return (self.net(x) - y).square().mean()
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", self.training_step(batch, batch_idx))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.05)
+
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = pl.Trainer(max_epochs=5, accelerator="cpu", devices=1, **dict.fromkeys(quiet, False))
+    found = Tuner(trainer).search(Theirs(), data(640, 0), val_dataloaders=data(256, 1), **RANGE)
+    assert found.judged_by == "validation loss"
+    assert len(found.probes) >= 2
+
+
+# ---- two processes -------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, os, sys
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from torch.utils.data import DataLoader, TensorDataset
+from lightning_onecycle import OneCycle, Tuner
+
+
+class Module(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
+        )
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = (self.net(x) - y).square().mean()
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        x, y = batch
+        self.log("val_loss", (self.net(x) - y).square().mean(), sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+
+
+def data(n, seed, shuffle):
+    x = torch.randn(n, 4, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(TensorDataset(x, x.sin().sum(1, keepdim=True)), 8, shuffle=shuffle)
+
+
+def run(searches):
+    seed_everything(1, verbose=False)
+    module = Module()
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=5, logger=False,
+                      enable_checkpointing=False, enable_progress_bar=False,
+                      enable_model_summary=False, callbacks=OneCycle())
+    train, val = data(320, 0, True), data(72, 1, False)
+    if searches:
+        search = Tuner(trainer).search(module, train, val_dataloaders=val, file="search.json",
+                                       min_lr=1e-4, max_lr=10.0)
+        found = [[p.lr, p.loss, p.steps, p.stopped, len(p.scores)] for p in search.probes]
+        return [found, search.suggestion(), search.steps, search.total_steps]
+    return module, trainer, train, val
+
+
+if __name__ == "__main__":
+    first, again = run(True), run(True)
+    module, trainer, train, val = run(False)
+    trainer.fit(module, train, val)
+    with open(f"result.{os.environ['LOCAL_RANK']}", "w") as file:
+        json.dump([first, again, module.losses], file)
+"""
+
+
+def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
+    python(tmp_path, SCRIPT)
+    first, second = (json.loads((tmp_path / f"result.{rank}").read_text()) for rank in (0, 1))
+    probes, peak, steps, total = first[0]
+    assert first[0] == second[0] == first[1] == second[1]
+    assert total == 100
+    assert steps <= 100
+    assert len(probes) >= 2
+    assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
+    assert peak in [lr for lr, *_ in probes]
