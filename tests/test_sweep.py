@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import file_name
-from lightning_onecycle.sweep.earlier import _parsed
+from lightning_onecycle.sweep.earlier import parsed
 from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
@@ -669,7 +669,7 @@ def test_which_jobs_are_on_one_device(trainer, expected):
 
 def test_the_outcome_of_a_job(tmp_path):
     job = Job(tmp_path / "0-a", tmp_path, ())
-    assert _parsed(["a.b=False", "c=0.10"]) == _parsed(["c=0.1", "a.b=false"])
+    assert parsed(["a.b=False", "c=0.10"]) == parsed(["c=0.1", "a.b=false"])
 
     def left(**result):
         job.directory.mkdir(exist_ok=True)
