@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_onecycle.sweep.ranks import is_of_slurm
+from lightning_onecycle.sweep.ranks import is_first, is_of_slurm
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +48,11 @@ def _exception_for(number: int) -> BaseException:
     return kinds.get(number, KeyboardInterrupt)()
 
 
-@rank_zero_only
 def requeue() -> None:
     """Put this SLURM job back into the queue, which ends it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM sends it; there is nothing left to do
+    if not is_first():
+        return
     job = os.environ["SLURM_JOB_ID"]
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
     if done.returncode:
