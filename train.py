@@ -34,7 +34,7 @@ from experiments.build import (
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.interrupt import Requeue, requeue, take_signals
-from experiments.launch import check_processes, plugins_of_the_cluster
+from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
 from experiments.lr_find import CURVE, draw_sweep, show_curve
 from experiments.resume import (
     AUTO,
@@ -152,6 +152,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         default_root_dir=directory,
     )
     check_processes(trainer)
+    join_ranks(trainer)
     data = build(cfg, "data")
     load(data)
     optimizer = optimizer_of(cfg)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from datetime import datetime
+import socket
+import time
+from datetime import datetime, timedelta
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import (
@@ -11,12 +14,13 @@ from lightning.pytorch.plugins.environments import (
     LightningEnvironment,
     SLURMEnvironment,
 )
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore, init_process_group
 
 from experiments.build import UsageError
 from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
 _OF_SUBMITIT = "SUBMITIT_EXECUTOR"
+_LONGEST_WAIT = timedelta(minutes=30)  # as Lightning's ranks wait for each other
 
 
 def options_for_all_ranks(options: list[str]) -> list[str]:
@@ -43,13 +47,53 @@ def _name_for_all_ranks(launch: Launch) -> str | None:
     """Return the same name on all ranks, and when they are started again."""
     if launch.by == "srun":
         return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    store = _store_of_torchrun()
+    if store is None:
         return None
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(address, port, is_master=False)
     if launch.rank == 0 and not store.check(["train.py"]):
         store.set("train.py", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
     return store.get("train.py").decode()
+
+
+def _store_of_torchrun() -> TCPStore | None:
+    """Return the store that torchrun keeps for all its ranks, and all their restarts."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def join_ranks(trainer: Trainer) -> None:
+    """Let torchrun's ranks meet in a store of the first of them.
+
+    Left alone, they meet in torchrun's own store. That has the addresses of the ranks before a
+    restart, for which the new ones would wait.
+    """
+    launch = Launch.of_this_process()
+    if launch is None or launch.by != "torchrun" or launch.processes == 1:
+        return
+    known = _store_of_torchrun()
+    if known is None:
+        return
+    if launch.rank == 0:
+        with socket.create_connection((known.host, known.port)) as connection:
+            address = connection.getsockname()[0]  # under which the others reach this host
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        known.set("ranks", f"{address} {store.port}")
+    else:
+        store = _store_of_the_first_rank(known)
+    backend = "nccl" if trainer.strategy.root_device.type == "cuda" else "gloo"
+    init_process_group(backend, store=store, rank=launch.rank, world_size=launch.processes)
+
+
+def _store_of_the_first_rank(known: TCPStore) -> TCPStore:
+    end = time.monotonic() + _LONGEST_WAIT.total_seconds()
+    while time.monotonic() < end:
+        address, port = known.get("ranks").decode().split()
+        with contextlib.suppress(OSError):  # it is that of the ranks before a restart
+            socket.create_connection((address, port), timeout=2).close()
+            return TCPStore(address, int(port), is_master=False)
+        time.sleep(0.2)
+    raise TimeoutError(f"the first rank has not come within {_LONGEST_WAIT}")
 
 
 def plugins_of_the_cluster() -> list[ClusterEnvironment]:
