@@ -113,7 +113,7 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
         options = result.get("overrides", [])
         earlier, given = parsed(options), parsed(_options_of_this_run())
         if earlier != given:
-            if is_first():
+            if is_first() and "overrides" in result:
                 restore_record(directory, options)
             raise OtherRun(
                 f"hydra.run.dir must be a new directory for other options, got {directory}, whose"

@@ -134,14 +134,14 @@ def hosts():
 def test_two_hosts_of_which_one_loses_its_rank(tmp_path, uninterrupted, hosts, rank):
     rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={HOSTS[0]}:29500", "--rdzv-id=run")
     options = (*QUIET, "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3")
-    processes = [
-        start(
-            "ip", "netns", "exec", host, *TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous,
-            f"--rdzv-conf=is_host={int(address == HOSTS[0])}", f"--local-addr={address}", ROOT / "train.py", *options, kill_once(tmp_path, rank),
-            f"hydra.run.dir={tmp_path / 'run'}", "resume=auto",
-        )
-        for host, address in zip(hosts, HOSTS, strict=True)
-    ]  # fmt: skip
+    options = (*options, kill_once(tmp_path, rank), f"hydra.run.dir={tmp_path / 'run'}")
+    processes = []
+    for number, (host, address) in enumerate(zip(hosts, HOSTS, strict=True)):
+        # Both hosts have the name of this machine.
+        host_of_rendezvous = f"--rdzv-conf=is_host={int(number == 0)}"
+        torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous, host_of_rendezvous)
+        command = (*torchrun, f"--local-addr={address}", ROOT / "train.py", *options, "resume=auto")
+        processes.append(start("ip", "netns", "exec", host, *command))
     try:
         output = "".join(process.communicate(timeout=240)[0] for process in processes)
     finally:
