@@ -95,7 +95,7 @@ def test_processes_that_are_not_the_trainers_ranks_are_refused(options, message)
 
 @contextlib.contextmanager
 def two_hosts():
-    """Two network namespaces, joined by a cable."""
+    """Two network namespaces, joined by a cable: the name of each, and of its end."""
     names = [f"onecycle-{os.getpid()}-{n}" for n in (0, 1)]
     ends = [f"oc{os.getpid() % 10**8}{n}" for n in "ab"]
 
@@ -111,7 +111,7 @@ def two_hosts():
             ip("-n", name, "address", "add", f"{address}/24", "dev", end)
             for device in (end, "lo"):
                 ip("-n", name, "link", "set", device, "up")
-        yield names
+        yield list(zip(names, ends, strict=True))
     finally:
         for name in names:
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
@@ -123,10 +123,10 @@ def hosts():
         pytest.skip("network namespaces need root, and ip")
     with contextlib.ExitStack() as stack:
         try:
-            names = stack.enter_context(two_hosts())
+            joined = stack.enter_context(two_hosts())
         except subprocess.CalledProcessError as error:
             pytest.skip(f"there are no network namespaces here: {error.stderr.decode()}")
-        yield names
+        yield joined
 
 
 @pytest.mark.netns
@@ -136,12 +136,13 @@ def test_two_hosts_of_which_one_loses_its_rank(tmp_path, uninterrupted, hosts, r
     options = (*QUIET, "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3")
     options = (*options, kill_once(tmp_path, rank), f"hydra.run.dir={tmp_path / 'run'}")
     processes = []
-    for number, (host, address) in enumerate(zip(hosts, HOSTS, strict=True)):
-        # Both hosts have the name of this machine.
+    for number, ((host, end), address) in enumerate(zip(hosts, HOSTS, strict=True)):
+        # Both hosts have the name of this machine, whose address is no use between them.
+        within = ("ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME={end}")
         host_of_rendezvous = f"--rdzv-conf=is_host={int(number == 0)}"
         torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous, host_of_rendezvous)
         command = (*torchrun, f"--local-addr={address}", ROOT / "train.py", *options, "resume=auto")
-        processes.append(start("ip", "netns", "exec", host, *command))
+        processes.append(start(*within, *command))
     try:
         output = "".join(process.communicate(timeout=240)[0] for process in processes)
     finally:
