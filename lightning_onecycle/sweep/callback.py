@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_onecycle.report import write_results
 from lightning_onecycle.sweep.earlier import LOCK
 from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
-from lightning_onecycle.sweep.ranks import Launch
+from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000
@@ -63,6 +63,8 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
+            signal.signal(signal.SIGUSR1, lambda number, _: None)
         _name_by_what_is_swept(config)
         atexit.register(_print_table, root)
         if "submitit" in config.hydra.launcher._target_:
