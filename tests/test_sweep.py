@@ -649,7 +649,7 @@ def test_the_first_rank_holds_the_lock_and_one_that_is_started_again_waits_for_i
     tmp_path, monkeypatch
 ):
     path = tmp_path / "lock"
-    held = FileLock(path)
+    held = FileLock(path, thread_local=False)
     held.acquire()
     monkeypatch.setenv("SLURM_PROCID", "1")
     with alone(path):
