@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from experiments.build import (
@@ -33,8 +33,19 @@ from experiments.build import (
 )
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.interrupt import Requeue, requeue, take_signals
+from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
 from experiments.lr_find import CURVE, draw_sweep, show_curve
-from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
+from experiments.resume import (
+    AUTO,
+    CHECKPOINT,
+    RESULT,
+    OtherRun,
+    alone_in,
+    arguments_for_hydra,
+    check_directory,
+    settle_auto,
+)
 from experiments.task import Classifier
 from lightning_onecycle import (
     Diverged,
@@ -47,16 +58,16 @@ from lightning_onecycle import (
     sweep,
 )
 from lightning_onecycle.range_test import Suggestion
-from lightning_onecycle.report import record_failure, write_result
+from lightning_onecycle.report import read_result, record_failure, write_result
 
 log = logging.getLogger("train")
-RESULT = "result.json"
 IGNORED = (
     ".*does not have many workers",
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging",
     ".*isinstance.treespec, LeafSpec",
     "Encountered `nan` values in tensor",
+    "The `srun` command is available on your system",
 )
 
 
@@ -77,18 +88,29 @@ def main(cfg: DictConfig) -> float | None:
     )
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
+    take_signals()
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return run(cfg, directory)
+        with alone_in(directory):
+            return run(cfg, directory)
+    except OtherRun as error:
+        log.error(f"train.py: {error}")
+        sys.exit(1)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
         record_failure(directory / RESULT, str(error), **as_given())
         sys.exit(1)
     except Diverged:
         sys.exit(1)
-    except KeyboardInterrupt:  # before training, or in the test
-        record_failure(directory / RESULT, "KeyboardInterrupt", status="interrupted", **as_given())
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Ctrl-C and signals. Lightning leaves a fit with 1 on Ctrl-C, and a cluster's launcher that
+        # puts the job back into the queue with a code of its own.
+        reason = type(error).__name__
+        record_failure(directory / RESULT, reason, status="interrupted", **as_given())
+        if isinstance(error, Requeue):
+            requeue()
+        code = getattr(error, "code", None)
+        sys.exit(130 if code in (None, 0, 1) else code)
     except Exception as error:
         record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **as_given())
         raise
@@ -103,13 +125,11 @@ def as_given() -> dict[str, list[str]]:
 def run(cfg: DictConfig, directory: Path) -> float | None:
     """Build, fit and test what ``cfg`` describes; results go to ``directory``."""
     check(cfg)
+    if cfg.resume == AUTO and settle_auto(cfg, directory):
+        return say_it_is_over(directory)
     check_directory(cfg, directory)
     seed_everything(cfg.seed, workers=True, verbose=False)
     schedule = build(cfg, "schedule")
-    data = build(cfg, "data")
-    load(data)
-    optimizer = optimizer_of(cfg)
-    task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
     facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, **as_given()}
@@ -123,8 +143,20 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
     ]
     logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
-    plugins = [AtomicCheckpointIO()]
-    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger, plugins=plugins)
+    trainer = build(
+        cfg,
+        "trainer",
+        callbacks=callbacks,
+        logger=logger,
+        plugins=[AtomicCheckpointIO(), *plugins_of_the_cluster()],
+        default_root_dir=directory,
+    )
+    check_processes(trainer)
+    join_ranks(trainer)
+    data = build(cfg, "data")
+    load(data)
+    optimizer = optimizer_of(cfg)
+    task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     if cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
@@ -138,18 +170,23 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         trainer.test(task, data, verbose=False)
-    except Diverged:
+    except (Diverged, SystemExit):
         say_how_it_ended(record.result, directory)
         raise
-    except (SIGTERMException, SystemExit) as error:
-        # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down; or a
-        # cluster's launcher that puts the job back in line, with a code of its own.
-        say_how_it_ended(record.result, directory)
-        sys.exit(error.code if error.code not in (None, 0, 1) else 130)
     finally:
         log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)
     return record.result["metrics"].get("val/acc")
+
+
+def say_it_is_over(directory: Path) -> float | None:
+    """Say what has come of a run that is not run again; return what it returned."""
+    result = read_result(directory / RESULT)
+    rank_zero_only(log.info)(f"{result['status']} before, not run again")
+    say_how_it_ended(result, directory)
+    if result["status"] == "diverged":
+        raise Diverged(result["reason"])
+    return result["metrics"].get("val/acc")
 
 
 def find_peak(
@@ -239,7 +276,9 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if directory.is_relative_to(start):
         directory = directory.relative_to(start)
     if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
-        log.info(f"go on: python train.py {shlex.quote(f'resume={directory}')}")
+        again = f"python train.py {shlex.quote(f'resume={directory}')}"
+        is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
+        log.info(f"go on: {'the same command again' if is_auto else again}")
     log.info(f"results: {directory / RESULT}")
     log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 

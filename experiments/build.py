@@ -55,7 +55,7 @@ def check(cfg: DictConfig) -> None:
             "trainer.sync_batchnorm must be false without a GPU: torch.nn.SyncBatchNorm has no CPU"
             " version"
         )
-    if cfg.resume and cfg.lr_find.mode == "only":
+    if cfg.resume not in (None, "auto") and cfg.lr_find.mode == "only":
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"
         )

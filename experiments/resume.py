@@ -1,23 +1,34 @@
-"""``resume=DIR``: the command line of a run that goes on in its own directory."""
+"""``resume=DIR`` and ``resume=auto``: a run that goes on in its own directory."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import UsageError
+from experiments.launch import options_for_all_ranks
 from lightning_onecycle.report import read_result
-from lightning_onecycle.sweep.earlier import restore_record
+from lightning_onecycle.sweep.earlier import listed, parsed, restore_record, start_anew
+from lightning_onecycle.sweep.lock import alone
+from lightning_onecycle.sweep.ranks import is_first
 
 CONF = Path(__file__).parents[1] / "conf"
 CHECKPOINT = Path("checkpoints", "last.ckpt")
+RESULT = "result.json"
+AUTO = "auto"
+
+
+class OtherRun(UsageError):
+    """The directory is that of another run, whose files are left as they are."""
 
 
 def arguments_for_hydra(arguments: list[str]) -> list[str]:
@@ -32,9 +43,24 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     for before, argument in pairwise(["", *arguments]):
         is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
         (flags if argument.startswith("-") or is_value else options).append(argument)
+    several_jobs = bool({"-m", "--multirun"} & set(flags))
+    if not several_jobs:
+        options += options_for_all_ranks(options)
     given = [option for option in options if option.lstrip("+").startswith("resume=")]
     name = _unquoted(given[-1].partition("=")[2]) if given else ""
     if name in ("", "null"):
+        return [*flags, *options]
+    if several_jobs:
+        sys.exit(
+            f"train.py: resume must be given to a single run, got {name!r} with --multirun: a sweep"
+            " goes on by itself in its own hydra.sweep.dir"
+        )
+    if name == AUTO:
+        if not any(option.startswith("hydra.run.dir=") for option in options):
+            sys.exit(
+                "train.py: resume=auto needs a directory that is the same each time, in"
+                " hydra.run.dir=DIR"
+            )
         return [*flags, *options]
     directory = Path(name)
     started_with = directory / ".hydra" / "overrides.yaml"
@@ -44,8 +70,6 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {name!r}: there is no {needed}"
             )
-    if {"-m", "--multirun"} & set(flags):
-        sys.exit(f"train.py: resume must be given to a single run, got {name!r} with --multirun")
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
     here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
     options = [option for option in options if option not in [*given, *here]]
@@ -63,6 +87,49 @@ def _unquoted(value: str) -> str:
     return value
 
 
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a run's directory, so that no second process trains in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(directory / ".run.lock"))
+        except Timeout:
+            raise OtherRun(
+                f"hydra.run.dir must be free, got {directory}: another process is at work in it"
+            ) from None
+        yield
+
+
+def settle_auto(cfg: DictConfig, directory: Path) -> bool:
+    """Make of ``resume=auto`` the directory to go on in, or null to start; return if it is over.
+
+    Raises:
+        OtherRun: If the run there was given other options.
+    """
+    result, has_checkpoint = read_result(directory / RESULT), (directory / CHECKPOINT).is_file()
+    completed = result.get("status") == "completed" and not result.get("reason")
+    is_over = completed or result.get("status") == "diverged"
+    if is_over or has_checkpoint:
+        options = result.get("overrides", [])
+        earlier, given = parsed(options), parsed(_options_of_this_run())
+        if earlier != given:
+            if is_first() and "overrides" in result:
+                restore_record(directory, options)
+            raise OtherRun(
+                f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
+                f" run had {listed(earlier - given)} and not {listed(given - earlier)}: give"
+                " resume=DIR to go on with others"
+            )
+    elif is_first():
+        start_anew(directory)
+    cfg.resume = str(directory) if has_checkpoint else None
+    return is_over
+
+
+def _options_of_this_run() -> list[str]:
+    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+
+
 def check_directory(cfg: DictConfig, directory: Path) -> None:
     """Refuse to run over an earlier run, or to go on from a checkpoint that is damaged.
 
@@ -71,10 +138,10 @@ def check_directory(cfg: DictConfig, directory: Path) -> None:
     checkpoint = directory / CHECKPOINT
     if not cfg.resume:
         if checkpoint.is_file():
-            options = read_result(directory / "result.json").get("overrides")
-            if rank_zero_only.rank == 0 and options is not None:
+            options = read_result(directory / RESULT).get("overrides")
+            if is_first() and options is not None:
                 restore_record(directory, options)
-            raise UsageError(
+            raise OtherRun(
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
                 " give resume=DIR to go on with it"
             )
@@ -83,7 +150,7 @@ def check_directory(cfg: DictConfig, directory: Path) -> None:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of it
         raise UsageError(f"resume: {checkpoint} cannot be read: {error}") from error
-    if rank_zero_only.rank == 0 and (directory / ".hydra").is_dir():
-        options = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    if is_first() and (directory / ".hydra").is_dir():
+        options = _options_of_this_run()
         OmegaConf.save(OmegaConf.create(options), directory / ".hydra" / "overrides.yaml")
         OmegaConf.save(cfg, directory / ".hydra" / "config.yaml")

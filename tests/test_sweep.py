@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -20,8 +22,10 @@ from omegaconf import OmegaConf
 from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import file_name
-from lightning_onecycle.sweep.earlier import _parsed
+from lightning_onecycle.sweep.earlier import parsed
 from lightning_onecycle.sweep.job import _is_on_one_device
+from lightning_onecycle.sweep.lock import alone
+from lightning_onecycle.sweep.queue import in_the_queue
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
 ROOT = Path(__file__).parents[1]
@@ -551,12 +555,14 @@ def test_slurm_gets_a_task_for_each_device(tmp_path):
         HydraConfig.instance().set_config(cfg)
         launcher = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
         launcher = {key: cfg.hydra.launcher[key] for key in launcher if key not in NOT_OF_SBATCH}
+        launcher["setup"] = list(launcher["setup"])
     names = SlurmExecutor._equivalence_dict()
     launcher = {names.get(key, key): value for key, value in launcher.items()}
     script = _make_sbatch_string(command="python", folder=tmp_path, **launcher)
     for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpus"):
         assert f"#SBATCH --{line}" in script
     assert "#SBATCH --signal=USR2@120" in script
+    assert "\nexport SLURM_KILL_BAD_EXIT=1\n" in script
 
 
 def test_lightning_takes_its_ranks_from_slurm(monkeypatch):
@@ -639,6 +645,40 @@ def test_names_of_directories():
     assert len(file_name("é" * 300).encode()) < 255
 
 
+def test_the_first_rank_holds_the_lock_and_one_that_is_started_again_waits_for_it(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "lock"
+    held = FileLock(path, thread_local=False)
+    held.acquire()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with alone(path):
+        pass
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.raises(Timeout), alone(path):
+        pass
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    threading.Timer(0.5, held.release).start()
+    with alone(path):
+        assert not held.is_locked
+
+
+@pytest.mark.parametrize(
+    ("squeue", "expected"),
+    [
+        ("echo 7_0; echo 8", {"7_0", "8"}),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", set()),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", {"7_0", "7_1", "8"}),
+    ],
+)
+def test_which_jobs_are_in_the_queue(tmp_path, monkeypatch, squeue, expected):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{squeue}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert in_the_queue(["7_0", "7_1", "8"]) == expected
+
+
 def test_a_directory_to_resume_may_end_with_a_quote(tmp_path):
     directory = tmp_path / "0-+note='a b'"
     (directory / ".hydra").mkdir(parents=True)
@@ -669,7 +709,7 @@ def test_which_jobs_are_on_one_device(trainer, expected):
 
 def test_the_outcome_of_a_job(tmp_path):
     job = Job(tmp_path / "0-a", tmp_path, ())
-    assert _parsed(["a.b=False", "c=0.10"]) == _parsed(["c=0.1", "a.b=false"])
+    assert parsed(["a.b=False", "c=0.10"]) == parsed(["c=0.1", "a.b=false"])
 
     def left(**result):
         job.directory.mkdir(exist_ok=True)

@@ -24,8 +24,8 @@ QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 LONG = (*QUIET, "trainer.max_epochs=150", "callbacks.last_seconds.train_time_interval.seconds=0.1")
 
 
-def start(*options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(*options, **environment):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.Popen(
         [sys.executable, "train.py", *options],
         cwd=ROOT,
@@ -36,9 +36,9 @@ def start(*options):
     )
 
 
-def run(*options):
+def run(*options, **environment):
     """Return the exit code and what was printed."""
-    process = start(*options)
+    process = start(*options, **environment)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -63,9 +63,12 @@ def wait_for_steps(process, directory, steps):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The main job, as it comes."""
-    directory = tmp_path_factory.mktemp("finished")
-    code, output = run(*QUIET, f"hydra.run.dir={directory}")
+    """The main job, as it comes, on a machine that has SLURM's programs."""
+    directory, programs = (tmp_path_factory.mktemp(name) for name in ("finished", "programs"))
+    (programs / "srun").write_text("#!/bin/sh\n")
+    (programs / "srun").chmod(0o755)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    code, output = run(*QUIET, f"hydra.run.dir={directory}", PATH=path)
     assert code == 0, output
     return directory, output
 
@@ -308,6 +311,64 @@ def test_a_range_test_alone(tmp_path):
     ]
     assert "lr_find" in events.Tags()["images"]
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_signal_in_a_range_test_ends_it_as_interrupted(tmp_path):
+    long = ("lr_find=only", "lr_find.num_training=20000", "lr_find.early_stop_threshold=null")
+    process = start("trainer=cpu", *long, f"hydra.run.dir={tmp_path}")
+    shown = ""
+    while "LR range test" not in shown:  # its progress bar
+        shown += process.stdout.read(1)
+        assert process.poll() is None, shown
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    result = result_of(tmp_path)
+    assert (result["status"], result["reason"]) == ("interrupted", "SIGTERMException")
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
+    tmp_path, uninterrupted
+):
+    directory = tmp_path / "run"
+    command = (*LONG, f"hydra.run.dir={directory}", "resume=auto")
+    process = start(*command)
+    wait_for_steps(process, directory, 500)
+    # While it runs, no other run may write there.
+    code, output = run(*command)
+    assert code == 1
+    assert f"hydra.run.dir must be free, got {directory}: another process" in output
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert result_of(directory)["reason"] == "still running, or killed"
+    code, output = run(*command)
+    assert code == 0, output
+    assert "of them taken" in output
+    assert_same_end(directory, uninterrupted)
+    before = result_of(directory)
+    code, output = run(*command)
+    assert code == 0, output
+    assert "completed before, not run again" in output
+    code, output = run(*command, "optimizer.lr=0.1")
+    assert code == 1
+    assert "whose run had anything else and not optimizer.lr=0.1" in output
+    assert "Traceback" not in output
+    assert result_of(directory) == before
+    assert OmegaConf.load(directory / ".hydra" / "config.yaml").optimizer.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["resume=auto"], "resume=auto needs a directory that is the same each time"),
+        (["resume=auto", "-m", "seed=0,1"], "resume must be given to a single run, got 'auto'"),
+    ],
+)
+def test_what_cannot_go_on_by_itself_is_refused(options, message):
+    code, output = run(*options)
+    assert code == 1
+    assert message in output
 
 
 def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):

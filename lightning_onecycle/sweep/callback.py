@@ -20,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import write_results
 from lightning_onecycle.sweep.earlier import LOCK
+from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
+from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000
@@ -43,7 +45,13 @@ class Sweep(Callback):
         _check_writable("hydra.run.dir", Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse it for a sweep, or if another sweep is at work in it."""
+        """Refuse it for a sweep, or if another sweep is at work in it; look after its jobs."""
+        launch = Launch.of_this_process()
+        if launch is not None and launch.processes > 1:
+            sys.exit(
+                f"a sweep must be started as one process, got {launch.processes} from {launch.by}:"
+                " its jobs start ranks of their own"
+            )
         root = Path(config.hydra.sweep.dir)
         _check_writable("hydra.sweep.dir", root)
         lock = FileLock(root / LOCK)
@@ -55,8 +63,14 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
+            signal.signal(signal.SIGUSR1, lambda number, _: None)
         _name_by_what_is_swept(config)
         atexit.register(_print_table, root)
+        if "submitit" in config.hydra.launcher._target_:
+            watch_over_jobs()
+        if config.hydra.launcher._target_.endswith("SlurmLauncher"):
+            wait_for_earlier_jobs(config.hydra.launcher.submitit_folder)
 
 
 def file_name(text: str) -> str:

@@ -32,6 +32,12 @@ def remember(directory: Path, overrides: Sequence[str]) -> None:
     write_result(directory / GIVEN, {"overrides": list(overrides)})
 
 
+def start_anew(directory: Path) -> None:
+    """Remove what a run that came to no checkpoint has left, so that nothing is there twice."""
+    for path in (directory / RESULT, *directory.glob("events.out.tfevents.*")):
+        path.unlink(missing_ok=True)
+
+
 def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     """Move to a job's directory what the same job has done in another, under another number.
 
@@ -48,7 +54,7 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
-            and _options(other) == _parsed(overrides)
+            and _options(other) == parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
         ):
@@ -75,7 +81,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     Raises:
         JobFailed: If it was given others. Hydra's record of them is put back.
     """
-    earlier, given = _options(directory), _parsed(overrides)
+    earlier, given = _options(directory), parsed(overrides)
     has_run = (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file()
     if earlier == given or not has_run:
         return
@@ -84,7 +90,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
         raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
     restore_record(directory, _given(directory) or [])
     raise JobFailed(
-        f"{rule} whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
+        f"{rule} whose {name} had {listed(earlier - given)} and not {listed(given - earlier)}"
     )
 
 
@@ -108,10 +114,10 @@ def _given(directory: Path) -> list[str] | None:
 
 def _options(directory: Path) -> set[str] | None:
     given = _given(directory)
-    return None if given is None else _parsed(given)
+    return None if given is None else parsed(given)
 
 
-def _parsed(overrides: Sequence[str]) -> set[str]:
+def parsed(overrides: Sequence[str]) -> set[str]:
     """Return the options as Hydra understands them: a sweep says False, and a person false."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {f"{o.get_key_element()}={o.value()}" for o in parsed}
@@ -125,5 +131,6 @@ def _is_of_a_sweep(directory: Path) -> bool:
     return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
 
 
-def _listed(options: set[str]) -> str:
+def listed(options: set[str]) -> str:
+    """Return options as a message names them."""
     return ", ".join(sorted(options)) or "anything else"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -31,6 +31,7 @@ from lightning_onecycle.report import (
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep import earlier
 from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
+from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
@@ -213,15 +214,12 @@ class Job:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = FileLock(self.directory / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise JobFailed(f"{self.name}: another process is at work on it") from None
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(alone(self.directory / _LOCK))
+            except Timeout:
+                raise JobFailed(f"{self.name}: another process is at work on it") from None
             yield
-        finally:
-            lock.release()
 
     def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
         """Have it go on from its checkpoint, or start anew where it has not come to one."""
@@ -233,22 +231,21 @@ class Job:
             return  # the first sees to the files
         earlier.remember(self.directory, self.overrides)
         if not self.can_go_on:
-            (self.directory / RESULT).unlink(missing_ok=True)
-            for events in self.directory.glob("events.out.tfevents.*"):
-                events.unlink()
+            earlier.start_anew(self.directory)
         elif self.result:  # should it end before it can say so itself
             write_result(self.directory / RESULT, self.result | {"reason": STARTING})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
-        earlier.refuse_other_options(self.directory, self.name, self.overrides)
-        if not self.is_over:
-            self._prepare(cfg, rank)
-            take_rank()
-            try:
-                self._run_here(task, cfg)
-            finally:
-                if rank == 0:
-                    write_results(self.root)
+        take_rank()
+        with self._alone():
+            earlier.refuse_other_options(self.directory, self.name, self.overrides)
+            if not self.is_over:
+                self._prepare(cfg, rank)
+                try:
+                    self._run_here(task, cfg)
+                finally:
+                    if rank == 0:
+                        write_results(self.root)
         return self.outcome()
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
