@@ -55,9 +55,9 @@ class ScheduleLog:
             for log in trainer.loggers
             if isinstance(log, of_either_lightning(TensorBoardLogger))
         ]
-        if not loggers or find_spec("matplotlib") is None:
-            return
         peak = max(scheduler.max_lrs)
+        if not loggers or find_spec("matplotlib") is None or peak == 0:
+            return
         axes = plot_schedule(scheduler.schedule, scheduler.total_steps, max_lr=peak)
         for logger in loggers:
             logger.experiment.add_figure("schedule", axes.figure, trainer.global_step)

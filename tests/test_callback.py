@@ -661,6 +661,12 @@ class StopAfter(Callback):
         trainer.should_stop = trainer.global_step >= self.steps
 
 
+def test_an_optimizer_with_a_learning_rate_of_0_trains_at_0(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    used = fit(Tiny(partial(sgd, lr=0.0)), OneCycle(), max_epochs=1, logger=logger)
+    assert used.lrs == [0.0] * 12
+
+
 def test_a_curve_is_a_peak_or_the_reason_why_not():
     rates = [10 ** (k / 2 - 5) for k in range(11)]
     curve = LRCurve(rates, [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0])
