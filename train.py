@@ -34,7 +34,7 @@ from experiments.build import (
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.lr_find import CURVE, draw_sweep, show_curve
-from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
+from experiments.resume import CHECKPOINT, KeepOptions, arguments_for_hydra, check_resume
 from experiments.task import Classifier
 from lightning_onecycle import (
     Diverged,
@@ -47,7 +47,8 @@ from lightning_onecycle import (
     sweep,
 )
 from lightning_onecycle.range_test import Suggestion
-from lightning_onecycle.report import record_failure, write_result
+from lightning_onecycle.report import Status, read_result, record_failure, write_result
+from lightning_onecycle.report.record import STARTING
 
 log = logging.getLogger("train")
 RESULT = "result.json"
@@ -82,16 +83,26 @@ def main(cfg: DictConfig) -> float | None:
         return run(cfg, directory)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
-        record_failure(directory / RESULT, str(error), **as_given())
+        record_end(cfg, directory, str(error))
         sys.exit(1)
     except Diverged:
         sys.exit(1)
     except KeyboardInterrupt:  # before training, or in the test
-        record_failure(directory / RESULT, "KeyboardInterrupt", status="interrupted", **as_given())
+        record_end(cfg, directory, "KeyboardInterrupt", status="interrupted")
         sys.exit(130)
     except Exception as error:
-        record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **as_given())
+        record_end(cfg, directory, f"{type(error).__name__}: {error}")
         raise
+
+
+def record_end(cfg: DictConfig, directory: Path, reason: str, status: Status = "failed") -> None:
+    """Write how a run has ended that did not come to training, where it could say so itself.
+
+    One that is resumed stays what it was, unless it is a sweep's job, which is to be told apart.
+    """
+    path = directory / RESULT
+    if not cfg.resume or read_result(path).get("reason") == STARTING:
+        record_failure(path, reason, status=status, **as_given())
 
 
 def as_given() -> dict[str, list[str]]:
@@ -103,13 +114,14 @@ def as_given() -> dict[str, list[str]]:
 def run(cfg: DictConfig, directory: Path) -> float | None:
     """Build, fit and test what ``cfg`` describes; results go to ``directory``."""
     check(cfg)
-    check_directory(cfg, directory)
     seed_everything(cfg.seed, workers=True, verbose=False)
     schedule = build(cfg, "schedule")
     data = build(cfg, "data")
     load(data)
     optimizer = optimizer_of(cfg)
     task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
+    if cfg.resume:
+        check_resume(cfg, directory, task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
     facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, **as_given()}
@@ -121,6 +133,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         record,
         ShowPlan(directory, name, size),
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
+        *([KeepOptions(cfg, directory)] if cfg.resume else []),
     ]
     logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
     plugins = [AtomicCheckpointIO()]
@@ -147,7 +160,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         say_how_it_ended(record.result, directory)
         sys.exit(error.code if error.code not in (None, 0, 1) else 130)
     finally:
-        log_hyperparameters(logger, cfg, record.result)
+        if record.has_begun:
+            log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)
     return record.result["metrics"].get("val/acc")
 

@@ -17,7 +17,6 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import file_name
 from lightning_onecycle.sweep.earlier import _parsed
@@ -637,17 +636,6 @@ def test_names_of_directories():
     assert len(long.encode()) < 255
     assert long != other
     assert len(file_name("é" * 300).encode()) < 255
-
-
-def test_a_directory_to_resume_may_end_with_a_quote(tmp_path):
-    directory = tmp_path / "0-+note='a b'"
-    (directory / ".hydra").mkdir(parents=True)
-    (directory / ".hydra" / "overrides.yaml").write_text('["+note=\'a b\'", "seed=1"]')
-    (directory / "checkpoints").mkdir()
-    (directory / "checkpoints" / "last.ckpt").touch()
-    once = arguments_for_hydra([f"resume={directory}"])
-    assert once[:2] == ["+note='a b'", "seed=1"]
-    assert arguments_for_hydra(once) == once  # as Lightning's further ranks are started
 
 
 @pytest.mark.parametrize(

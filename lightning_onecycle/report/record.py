@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_onecycle._files import write_whole
 from lightning_onecycle._lightning import Callback, both
 from lightning_onecycle.batch_size import BatchSizeSchedule
 from lightning_onecycle.callback import ScheduleCallback
@@ -58,6 +58,11 @@ class RunRecord(Callback):
         self.result: dict[str, Any] = {}
         self._seconds_before = 0.0
         self._started: float | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether training has begun, since the last ``fit`` or at all."""
+        return self._started is not None
 
     def state_dict(self) -> dict[str, float]:
         """Return the seconds spent, so that a resumed run counts them too."""
@@ -175,10 +180,7 @@ class RunRecord(Callback):
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write ``result.json``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # ranks may fail together
-    unfinished.write_text(json.dumps(result, indent=2, default=float) + "\n")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(result, indent=2, default=float) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:

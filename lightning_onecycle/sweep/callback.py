@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import write_results
-from lightning_onecycle.sweep.earlier import LOCK
+from lightning_onecycle.sweep.earlier import CHECKPOINT, LOCK
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000
@@ -39,8 +39,15 @@ class Sweep(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a directory that cannot be written to."""
-        _check_writable("hydra.run.dir", Path(config.hydra.run.dir))
+        """Refuse a directory that cannot be written to, or that an earlier run is in."""
+        directory = Path(config.hydra.run.dir)
+        _check_writable("hydra.run.dir", directory)
+        # Here, because Hydra writes its record of the new run before that begins.
+        if config.get("resume", "") is None and (directory / CHECKPOINT).is_file():
+            sys.exit(
+                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
+                " give resume=DIR to go on with it"
+            )
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse it for a sweep, or if another sweep is at work in it."""

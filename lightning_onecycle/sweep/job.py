@@ -30,6 +30,7 @@ from lightning_onecycle.report import (
 )
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep import earlier
+from lightning_onecycle.sweep.command_line import config_flags, hydra_options
 from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
 from lightning_onecycle.sweep.processes import (
     can_fork,
@@ -45,7 +46,6 @@ Task = Callable[[DictConfig], Any]
 _LOCK = ".job.lock"
 _METRIC = "val/acc"
 _SECONDS_BETWEEN_PICTURES = 30.0
-_OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 
 
 def job(*, share: Task | None = None) -> Callable[[Task], Task]:
@@ -195,21 +195,12 @@ class Job:
             goes_on: Whether the run goes on from the job's checkpoint.
         """
         hydra = HydraConfig.get()
-        flags = {"main": "--config-path", "command-line": "--config-dir"}
-        config = [
-            f"--config-name={hydra.job.config_name}",
-            *(
-                f"{flags[source.provider]}={source.path}"
-                for source in hydra.runtime.config_sources
-                if source.schema == "file" and source.provider in flags
-            ),
-        ]
-        own = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_SWEEPS)]
         directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
         given = [f"resume={directory}"] if goes_on else list(self.overrides)
         # Hydra's record of the job is in the directory already, and says that it is of a sweep.
         where = ["hydra.mode=RUN", f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
-        return [*self.program, *config, *given, *own, *where]
+        own = hydra_options(hydra)
+        return [*self.program, *config_flags(hydra), *given, *own, *where]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
