@@ -48,7 +48,7 @@ from lightning_onecycle import (
 )
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.report import Status, read_result, record_failure, write_result
-from lightning_onecycle.report.record import STARTING
+from lightning_onecycle.report.record import STARTING, is_complete
 
 log = logging.getLogger("train")
 RESULT = "result.json"
@@ -163,6 +163,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         if record.has_begun:
             log_hyperparameters(logger, cfg, record.result)
     say_how_it_ended(record.result, directory)
+    if record.result["status"] == "diverged":  # its validation loss has
+        sys.exit(1)
     return record.result["metrics"].get("val/acc")
 
 
@@ -245,10 +247,14 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
         if metrics.get(name) is not None
     )
     if result.get("steps") is not None:
-        log.info(
-            f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
-            f" {result['reason'] or shown}"
-        )
+        steps, status, reason = f"{result['steps']:,}", result["status"], result["reason"]
+        if is_complete(result) and reason:
+            steps += f" of {result['total_steps']:,}"
+            shown = f"{reason}; {shown}"
+        else:
+            shown = reason or shown
+        steps += " step" if steps == "1" else " steps"
+        log.info(f"{status}: {steps} in {result['fit_seconds']:.1f} s; {shown}")
     start = Path(HydraConfig.get().runtime.cwd)
     if directory.is_relative_to(start):
         directory = directory.relative_to(start)

@@ -334,6 +334,25 @@ def test_how_numbers_are_written(
     assert f"| {cell} " in collect(tmp_path, metric=metric).to_markdown()
 
 
+def test_a_cell_of_fewer_runs_than_its_row_says_of_how_many(tmp_path: Path) -> None:
+    for seed, (loss, test) in enumerate([(0.3, 0.8), (None, 0.8), (0.5, None)]):
+        metrics = {"val/acc": 0.9 + seed / 100, "val/loss": loss} | (
+            {"test/acc": test} if test else {}
+        )
+        write_run(tmp_path / f"{seed}-seed={seed}", {"seed": seed}, {"metrics": metrics})
+    text = collect(tmp_path).to_markdown()
+    assert "| 3 | 91.00 ± 1.00 | 80.00 ± 0.00 (n=2) | 0.4000 ± 0.1414 (n=2) |" in text
+    assert "In no mean, because it is not finite or not known:\n\n- `1-seed=1`: val/loss\n" in text
+
+
+def test_a_cycle_that_was_cut_short_is_said(tmp_path: Path) -> None:
+    result = completed(0.9, steps=43, reason="cut short by max_time")
+    write_run(tmp_path / "0-seed=0", {"seed": 0}, result)
+    text = collect(tmp_path).to_markdown()
+    assert "1 job: 1 completed." in text
+    assert "- `0-seed=0`: completed after 43 of 100 steps: cut short by max_time" in text
+
+
 def test_a_seed_that_counts_twice_is_said(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, {"seed": 4}, completed(0.5))

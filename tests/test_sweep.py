@@ -668,6 +668,7 @@ def test_the_outcome_of_a_job(tmp_path):
         job.outcome()
     assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
     assert left(status="completed", reason=None, metrics={}) is None
+    assert left(status="completed", reason="cut short by max_time", metrics={"val/acc": 0.5}) == 0.5
     assert left(status="diverged", reason="loss is nan", metrics={}) is None
     with pytest.raises(JobFailed, match="0-a: killed by SIGKILL"):
         left(status="failed", reason="killed by SIGKILL")

@@ -28,7 +28,7 @@ from lightning_onecycle.report import (
     write_result,
     write_results,
 )
-from lightning_onecycle.report.record import STARTING
+from lightning_onecycle.report.record import STARTING, is_complete
 from lightning_onecycle.sweep import earlier
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
 from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
@@ -137,9 +137,7 @@ class Job:
     @property
     def is_over(self) -> bool:
         """Whether it has come to an end that another run would only repeat."""
-        result = self.result
-        complete = result.get("status") == "completed" and not result.get("reason")
-        return complete or result.get("status") == "diverged"
+        return is_complete(self.result) or self.result.get("status") == "diverged"
 
     @property
     def can_go_on(self) -> bool:
