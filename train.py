@@ -10,6 +10,7 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 from omegaconf import DictConfig
@@ -135,9 +136,9 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
         *([KeepOptions(cfg, directory)] if cfg.resume else []),
     ]
-    logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
+    loggers = [logger for logger in build(cfg, "logger").values() if logger is not None]
     plugins = [AtomicCheckpointIO()]
-    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger, plugins=plugins)
+    trainer = build(cfg, "trainer", callbacks=callbacks, logger=loggers, plugins=plugins)
     if cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
@@ -161,7 +162,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         sys.exit(error.code if error.code not in (None, 0, 1) else 130)
     finally:
         if record.has_begun:
-            log_hyperparameters(logger, cfg, record.result)
+            log_hyperparameters(loggers, cfg, record.result)
     say_how_it_ended(record.result, directory)
     if record.result["status"] == "diverged":  # its validation loss has
         sys.exit(1)
@@ -188,7 +189,7 @@ def find_peak(
         found = curve.suggest(cfg.lr_find.method)
     except ValueError as error:
         raise UsageError(named("lr_find", error)) from error
-    show_curve(curve, found, trainer.logger, directory)
+    show_curve(curve, found, trainer.loggers, directory)
     if (directory.parent / "multirun.yaml").is_file():
         draw_sweep(directory.parent)
     return found
@@ -214,17 +215,17 @@ def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path)
 
 
 @rank_zero_only
-def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict[str, Any]) -> None:
-    """Log what people compare, with the final metrics, for TensorBoard's hparams tab.
+def log_hyperparameters(loggers: Sequence[Logger], cfg: DictConfig, result: dict[str, Any]) -> None:
+    """Log what people compare, and for TensorBoard's hparams tab the final metrics.
 
-    It shows five columns, so in a sweep it gets what was swept alone.
+    The tab shows five columns, so in a sweep it gets what was swept alone.
     """
     parameters: dict[str, Any] = dict(sweep.swept())
     if not parameters:
         choices = HydraConfig.get().runtime.choices
         groups = ("schedule", "optimizer", "model", "data")
         parameters = {group: choices[group] for group in groups} | {
-            "lr": cfg.optimizer.lr,
+            "peak_lr": result.get("max_lr"),
             "weight_decay": cfg.optimizer.weight_decay,
             "seed": cfg.seed,
             "epochs": cfg.trainer.max_epochs,
@@ -233,8 +234,11 @@ def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict
     parameters["effective_batch_size"] = result.get("effective_batch_size")
     final = result.get("metrics", {})
     metrics = {f"hp/{name}": final.get(name) for name in ("val/acc", "val/loss", "test/acc")}
-    logger.log_hyperparams(parameters, {k: v for k, v in metrics.items() if v is not None})
-    logger.save()
+    metrics = {name: value for name, value in metrics.items() if value is not None}
+    for logger in loggers:
+        is_tensorboard = isinstance(logger, TensorBoardLogger)
+        logger.log_hyperparams(parameters, *([metrics] if is_tensorboard else []))
+        logger.save()
 
 
 @rank_zero_only
@@ -261,7 +265,8 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
         log.info(f"go on: python train.py {shlex.quote(f'resume={directory}')}")
     log.info(f"results: {directory / RESULT}")
-    log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
+    if any((start / directory).glob("events.out.tfevents.*")):
+        log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":

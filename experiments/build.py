@@ -17,6 +17,12 @@ from lightning_onecycle import LRFinder
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.range_test.suggest import METHODS
 
+GIVEN_BY_US = {
+    "logger": "choose one with the group logger, or add one with +logger.NAME._target_=...",
+    "callbacks": "add one with +callbacks.NAME._target_=...",
+    "plugins": "add precision, strategy or accelerator as the trainer's key of that name",
+}
+
 
 class UsageError(ValueError):
     """The command line asks for what cannot be; the message names the key, the rule, the value."""
@@ -43,6 +49,9 @@ def check(cfg: DictConfig) -> None:
             number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for key, place in GIVEN_BY_US.items():
+        if key in trainer:
+            raise UsageError(f"trainer.{key} must be left out, because train.py gives it: {place}")
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
     if cfg.lr_scaling.rule is not None and (cfg.lr_find.curve or cfg.lr_find.mode == "then_fit"):
@@ -67,7 +76,7 @@ def build(cfg: DictConfig, key: str, **more: Any) -> Any:
         return instantiate(cfg[key], **more, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+        if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
             raise UsageError(named(key, cause)) from error
         raise
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 import lightning_onecycle
+from experiments.build import UsageError, build, check
 from lightning_onecycle import Schedule, one_cycle
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -154,6 +155,32 @@ def test_a_trainer_has_known_keys(name):
     assert set(config) - {"_target_"} <= set(known)
     if config.accelerator != "gpu":
         assert isinstance(instantiate(config, logger=False), Trainer)
+
+
+@pytest.mark.parametrize("name", options("logger"))
+def test_a_logger_is_one_of_lightnings(name):
+    loggers = composed(f"logger={name}").logger
+    assert list(loggers) == ([] if name == "none" else [name])
+    for config in loggers.values():
+        known = set(inspect.signature(get_class(config._target_).__init__).parameters)
+        assert set(config) - {"_target_"} <= known
+
+
+def test_several_loggers_may_be_chosen():
+    assert list(composed("logger=[tensorboard,csv]").logger) == ["tensorboard", "csv"]
+
+
+def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    cfg = composed("logger=wandb", "logger.wandb.save_dir=.")
+    with pytest.raises(UsageError, match=r"^logger: "):
+        build(cfg, "logger")
+
+
+@pytest.mark.parametrize("key", ["logger", "callbacks", "plugins"])
+def test_what_train_py_gives_to_the_trainer_is_not_taken_from_elsewhere(key):
+    with pytest.raises(UsageError, match=f"trainer.{key} must be left out"):
+        check(composed(f"+trainer.{key}=x"))
 
 
 @pytest.mark.parametrize("name", options("experiment"))

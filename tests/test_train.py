@@ -1,5 +1,6 @@
 """train.py as a user runs it: real processes, real kills."""
 
+import csv
 import json
 import math
 import os
@@ -375,7 +376,7 @@ def test_resume_with_another_option_of_a_group(tmp_path):
     (tmp_path / "mine" / "experiment" / "short.yaml").write_text(
         "# @package _global_\ntrainer: {max_epochs: 2}\n"
     )
-    options = ("experiment=short", "schedule=triangular", "schedule.cycles=2")
+    options = ("experiment=short", "schedule=triangular", "schedule.cycles=2", "logger=csv")
     options = (f"--config-dir={tmp_path / 'mine'}", *options, "+trainer.barebones=false")
     directory = tmp_path / "run"
     code, output = run(*QUIET, *options, f"hydra.run.dir={directory}")
@@ -386,6 +387,12 @@ def test_resume_with_another_option_of_a_group(tmp_path):
     assert code == 0, output
     assert "step over 54 steps, 36 of them taken" in output
     assert "other phases" in output
+    for part, steps in (("version_0", range(36)), ("version_1", range(36, 54))):
+        with (directory / "csv" / part / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["lr"]]
+        assert [int(row["step"]) for row in rows] == list(steps)
+    assert not list(directory.glob("events*"))
+    assert "tensorboard" not in output
 
 
 def files_in(directory):

@@ -25,10 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         print(collect(**options).to_markdown())
-        write_results(**options)
+        table = write_results(**options)
     except (OSError, ValueError) as error:
         sys.exit(f"{_PROGRAM}: {error}")
     root = Path(options["directory"])
+    if not any(run.events for run in table.runs):
+        print("no results.png: no run has event files of TensorBoard, from which it is drawn")
     print("results:", *filter(Path.is_file, map(root.joinpath, _FILES)))
 
 

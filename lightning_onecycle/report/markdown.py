@@ -169,7 +169,8 @@ def _count(runs: Sequence[Run]) -> str:
 def _same(table: Table, columns: Sequence[Column]) -> str:
     """Say what all runs have in common: what was chosen, and what is no column for that reason."""
     first = next((run for run in table.runs if run.configured), table.runs[0])
-    keys = [key for key in (*first.choices, *first.overrides) if key not in (*table.swept, "seed")]
+    left_out = (*table.swept, "seed", "logger")
+    keys = [key for key in (*first.choices, *first.overrides) if key not in left_out]
     chosen = {key: text(first.option(key)) for key in keys}
     said = [f"{key}={v}" for key, v in chosen.items() if v not in ("", "default", "off")]
     said += [f"{c.heading} {next(filter(None, c.cells))}" for c in columns]
