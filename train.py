@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import lightning
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -44,6 +46,7 @@ from lightning_onecycle import (
     Schedule,
     ScheduleCallback,
     Tuner,
+    __version__,
     scale_lr,
     sweep,
 )
@@ -270,5 +273,10 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    if "--version" in sys.argv:
+        parts = {"torch": torch, "lightning": lightning, "hydra": hydra}
+        versions = ", ".join(f"{name} {part.__version__}" for name, part in parts.items())
+        print(f"lightning-onecycle {__version__} ({versions})")
+        sys.exit()
     sys.argv[1:] = arguments_for_hydra(sys.argv[1:])
     main()

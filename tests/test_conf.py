@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import lightning_onecycle
 from experiments.build import UsageError, build, check
-from lightning_onecycle import Schedule, one_cycle
+from lightning_onecycle import Schedule, Tuner, one_cycle
 
 CONF = Path(__file__).parents[1] / "conf"
 SCHEDULES = {
@@ -155,6 +155,15 @@ def test_a_trainer_has_known_keys(name):
     assert set(config) - {"_target_"} <= set(known)
     if config.accelerator != "gpu":
         assert isinstance(instantiate(config, logger=False), Trainer)
+
+
+@pytest.mark.parametrize("name", options("lr_find"))
+def test_a_range_test_has_every_key_and_the_defaults_of_python(name):
+    config = OmegaConf.to_container(composed(f"lr_find={name}").lr_find)
+    assert config["mode"] == name
+    theirs = defaults_of(Tuner.lr_find)
+    names = ("min_lr", "max_lr", "num_training", "early_stop_threshold", "val_batches")
+    assert {name: config[name] for name in names} == {name: theirs[name] for name in names}
 
 
 @pytest.mark.parametrize("name", options("logger"))

@@ -29,11 +29,11 @@ NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
 
 
-def start(*options):
+def start(*options, cwd=ROOT):
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "train.py", *map(str, options)],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "train.py"), *map(str, options)],
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -41,9 +41,9 @@ def start(*options):
     )
 
 
-def run(*options):
+def run(*options, cwd=ROOT):
     """Return the exit code and what was printed."""
-    process = start(*options)
+    process = start(*options, cwd=cwd)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -505,7 +505,7 @@ def test_submitit_on_this_machine(tmp_path, tasks):
     code, output = run(
         *QUIET, "-m", "hydra/launcher=submitit_local", f"hydra.launcher.tasks_per_node={tasks}",
         "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "trainer.max_epochs=2",
-        f"hydra.sweep.dir={tmp_path}",
+        f"hydra.sweep.dir={tmp_path}", cwd=tmp_path,  # from where nothing can be imported
     )  # fmt: skip
     assert code == 0, output
     results = results_of(tmp_path)

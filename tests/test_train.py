@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.checkpoint_io import AtomicCheckpointIO
-from lightning_onecycle import LRCurve
+from lightning_onecycle import LRCurve, __version__
 from lightning_onecycle.report.record import RUNNING
 
 ROOT = Path(__file__).parents[1]
@@ -166,6 +166,23 @@ def values_in(file):
 
     for event in LegacyEventFileLoader(str(file)).Load():
         yield from event.summary.value
+
+
+def test_help_lists_groups_and_keys():
+    code, output = run("--help")
+    assert code == 0
+    assert output.startswith("Train a network with a schedule")
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"}
+    lines = output.splitlines()
+    assert groups <= {line.partition(":")[0] for line in lines}
+    for key in ("num_training", "label_smoothing", "max_time", "pct_final"):
+        assert any(line.strip().startswith(f"{key}: ") for line in lines)
+
+
+def test_version_is_that_of_the_package():
+    code, output = run("--version")
+    assert code == 0
+    assert output.startswith(f"lightning-onecycle {__version__} (torch {torch.__version__}, ")
 
 
 @pytest.mark.parametrize(

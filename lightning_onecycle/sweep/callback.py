@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import hashlib
 import logging
+import os
 import re
 import shlex
 import signal
@@ -62,6 +63,9 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+        # The processes of a cluster's launcher import the program from wherever they are started.
+        paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
         atexit.register(_print_table, root)
 
