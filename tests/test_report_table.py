@@ -706,6 +706,32 @@ def test_events_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:
     assert curve(found, "val/acc") == []
 
 
+def test_both_ways_to_write_a_scalar_are_read(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "0", {}, completed(0.5))
+    with SummaryWriter(run) as writer:
+        writer.add_scalar("val/acc", 0.5, 1)
+        writer.add_scalar("val/acc", 0.75, 2, new_style=True)
+        writer.add_text("val/acc", "no number", 3)
+    (found,) = collect(tmp_path).runs
+    assert curve(found, "val/acc") == [(1, 0.5), (2, 0.75)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hydra:\n  runtime:\n    cwd: /\n    choices:\n      schedule: step\n  verbose: false\n",
+        "hydra: {runtime: {cwd: /, choices: {schedule: step}}}\n",
+    ],
+)
+def test_the_options_of_the_groups_are_found_however_they_are_written(
+    tmp_path: Path, content: str
+) -> None:
+    run = write_run(tmp_path, {}, completed(0.5))
+    (run / ".hydra" / "hydra.yaml").write_text(content)
+    (found,) = collect(tmp_path).runs
+    assert found.choices == {"schedule": "step"}
+
+
 @pytest.mark.parametrize("missing", ["matplotlib", "tensorboard"])
 def test_without_what_draws_there_is_a_table(
     curves: Path, monkeypatch: pytest.MonkeyPatch, missing: str

@@ -18,8 +18,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
 from lightning_onecycle.sweep import Job, JobFailed
-from lightning_onecycle.sweep.callback import file_name
-from lightning_onecycle.sweep.earlier import _parsed
+from lightning_onecycle.sweep.callback import _say_what_comes, file_name
+from lightning_onecycle.sweep.earlier import LOCK, _parsed, remember, take_over
 from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
@@ -653,6 +653,38 @@ def test_names_of_directories():
 )
 def test_which_jobs_are_on_one_device(trainer, expected):
     assert _is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_link_to_a_job_is_left_alone(tmp_path, linked):
+    root, elsewhere = tmp_path / "sweep", tmp_path / "elsewhere"
+    earlier_job = root / "1-seed=1"
+    there = elsewhere if linked else earlier_job
+    root.mkdir()
+    (there / ".hydra").mkdir(parents=True)
+    if linked:
+        earlier_job.symlink_to(elsewhere)
+    hydra = {"mode": "MULTIRUN", "runtime": {"output_dir": str(earlier_job)}}
+    OmegaConf.save({"hydra": hydra}, there / ".hydra" / "hydra.yaml")
+    remember(earlier_job, ["seed=1"])
+    (there / "result.json").write_text("{}")
+    os.utime(there, (0, 0))
+    (root / LOCK).touch()
+    now = root / "0-seed=1"
+    now.mkdir()
+    take_over(now, root, ["seed=1"])
+    assert (now / "result.json").exists() is not linked
+    assert earlier_job.exists() is linked
+
+
+def test_how_many_jobs_come_is_said_first(tmp_path, capsys):
+    options = ["seed=range(3)", "schedule=glob(step*)", "optimizer.lr=0.1,0.2", "budget=steps"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+        cfg.hydra.sweeper.params = {"seed": "range(2)"}
+        cfg.hydra.overrides.task = options
+        _say_what_comes(cfg, Path("s"))
+    assert capsys.readouterr().out == "6 jobs in s; Hydra composes them first\n"
 
 
 def test_the_outcome_of_a_job(tmp_path):

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -67,6 +69,7 @@ class Sweep(Callback):
         paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
+        _say_what_comes(config, root)
         atexit.register(_print_table, root)
 
 
@@ -112,6 +115,20 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
         config.hydra.overrides.hydra.append(
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"
         )
+
+
+def _say_what_comes(config: DictConfig, root: Path) -> None:
+    """Print a line before Hydra composes all jobs, which takes some tenths of a second for each."""
+    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        return
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    counts = {
+        o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_discrete_sweep() else 1
+        for o in parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    }
+    jobs = math.prod(counts.values())
+    print(f"{jobs:,} job{'s' * (jobs != 1)} in {root}; Hydra composes them first", flush=True)
 
 
 def _print_table(root: Path) -> None:

@@ -39,7 +39,8 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
 
     Args:
         directory: Where the job is to run now. One in which it has run already is left alone.
-        root: The sweep's directory. What no sweep has written there is left alone.
+        root: The sweep's directory. What no sweep has written there is left alone, and so is a
+            symbolic link.
         overrides: What the job is given.
     """
     if (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file():
@@ -48,6 +49,7 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
+            and not other.is_symlink()
             and _options(other) == _parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
