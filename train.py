@@ -105,6 +105,8 @@ def record_end(cfg: DictConfig, directory: Path, reason: str, status: Status = "
     One that is resumed stays what it was, unless it is a sweep's job, which is to be told apart.
     """
     path = directory / RESULT
+    if status == "interrupted":
+        log.info(f"interrupted; results: {path}")
     if not cfg.resume or read_result(path).get("reason") == STARTING:
         record_failure(path, reason, status=status, **as_given())
 

@@ -1,6 +1,7 @@
 """Every option of every config group builds what its name says."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,21 @@ def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
     cfg = composed("logger=wandb", "logger.wandb.save_dir=.")
     with pytest.raises(UsageError, match=r"^logger: "):
         build(cfg, "logger")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("seed=99999999999999999999999", "seed must be < 2**32, got 99999999999999999999999"),
+        ("task.label_smoothing=2", "task.label_smoothing must be in [0, 1), got 2"),
+        ("optimizer.momentum=abc", "optimizer.momentum must be >= 0, got 'abc'"),
+        ("optimizer.nesterov=no", "optimizer.nesterov must be true or false, got 'no'"),
+        ("trainer.limit_val_batches=abc", "trainer.limit_val_batches must be >= 0, got 'abc'"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_and_the_rule(option, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        check(composed(option))
 
 
 @pytest.mark.parametrize("key", ["logger", "callbacks", "plugins"])

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from conftest import Tiny, loader, quiet_trainer
 from lightning_onecycle import BatchSizeSchedule, Diverged, OneCycle, RunRecord, Sharpness
-from lightning_onecycle.report import record_failure
+from lightning_onecycle.report import read_result, record_failure
 from lightning_onecycle.report.record import RUNNING, is_complete
 
 FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
@@ -205,6 +205,18 @@ def test_a_test_that_fails_does_not_undo_the_training(tmp_path):
     result = read(path)
     assert (result["status"], result["steps"], result["total_steps"]) == ("completed", 5, 5)
     assert result["reason"]
+
+
+def test_an_effective_batch_is_no_larger_than_an_epoch(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, max_epochs=2, accumulate_grad_batches=100)
+    assert (read(path)["effective_batch_size"], read(path)["steps"]) == (4 * 5, 2)
+
+
+def test_a_result_of_thousands_of_levels_is_a_damaged_one(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("[" * 100_000)
+    assert read_result(path) == {}
 
 
 def test_numpy_facts(tmp_path):

@@ -534,6 +534,19 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"python -m lightning_onecycle.report: {message}\n"
 
 
+def test_the_command_prints_the_table_where_it_cannot_write(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, content: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lightning_onecycle.report.table.write_whole", refuse)
+    main([str(sweep)])
+    output = capsys.readouterr().out
+    assert output.startswith("7 jobs: 4 completed")
+    assert "results are not written: [Errno 13] Permission denied" in output
+
+
 def test_the_command_takes_another_metric(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(sweep), "--metric", "val/loss"])
     printed = capsys.readouterr().out

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
 from lightning_onecycle.sweep import Job, JobFailed
-from lightning_onecycle.sweep.callback import _say_what_comes, file_name
+from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
 from lightning_onecycle.sweep.earlier import LOCK, _parsed, remember, take_over
 from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
@@ -685,6 +685,22 @@ def test_how_many_jobs_come_is_said_first(tmp_path, capsys):
         cfg.hydra.overrides.task = options
         _say_what_comes(cfg, Path("s"))
     assert capsys.readouterr().out == "6 jobs in s; Hydra composes them first\n"
+
+
+def test_the_table_is_printed_though_the_disk_is_full(tmp_path, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_onecycle.sweep.callback.write_results", refuse)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    _print_table(tmp_path)
+    assert capsys.readouterr().out == f"no job of {tmp_path} has begun\n"
+    (tmp_path / "0-seed=0").mkdir()
+    (tmp_path / "0-seed=0" / "result.json").write_text('{"status": "completed"}')
+    _print_table(tmp_path)
+    output = capsys.readouterr().out
+    assert "1 job: 1 completed." in output
+    assert "results are not written: [Errno 28] No space left on device" in output
 
 
 def test_the_outcome_of_a_job(tmp_path):

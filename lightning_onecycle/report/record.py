@@ -88,7 +88,7 @@ class RunRecord(Callback):
         if trainer.ckpt_path is not None and self.path.is_file():
             try:
                 self.result = json.loads(self.path.read_text())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 rank_zero_warn(f"{self.path} cannot be read and is written anew: {error}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -174,7 +174,9 @@ class RunRecord(Callback):
             total = self.result.get("total_steps", total)
         changes = any(isinstance(c, BatchSizeSchedule) for c in trainer.callbacks)  # type: ignore[attr-defined]
         batch_size = None if changes else self.facts.get("batch_size")
-        per_step = trainer.world_size * trainer.accumulate_grad_batches
+        # The last step of an epoch has what is left; with fewer batches, so has each step.
+        batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches)
+        per_step = int(trainer.world_size * max(batches, 1))
         self.result = self.facts | {
             "total_steps": total,
             "steps": steps,
@@ -227,7 +229,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read ``result.json``; nothing if it is missing or damaged."""
     try:
         result = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
 

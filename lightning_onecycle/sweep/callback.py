@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle.report import write_results
+from lightning_onecycle.report import collect, write_results
 from lightning_onecycle.sweep.earlier import CHECKPOINT, LOCK
 
 log = logging.getLogger(__name__)
@@ -133,9 +133,17 @@ def _say_what_comes(config: DictConfig, root: Path) -> None:
 
 def _print_table(root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(FileNotFoundError):  # no job has begun
-        table = write_results(root, plot=False).to_markdown()
-        print(f"\n{table}\nresults: {root / 'results.md'}", flush=True)
+    try:
+        table = collect(root).to_markdown()
+    except FileNotFoundError:
+        print(f"no job of {root} has begun", flush=True)
+        return
+    print(f"\n{table}", flush=True)
+    try:
+        write_results(root, plot=False)
+        print(f"results: {root / 'results.md'}", flush=True)
         if any(root.rglob("events.out.tfevents.*")):
             print(f"look: tensorboard --logdir {shlex.quote(str(root))}", flush=True)
         write_results(root)
+    except OSError as error:
+        print(f"results are not written: {error}", flush=True)

@@ -168,7 +168,7 @@ class Job:
                 self._prepare(cfg)
                 self._run_in_a_process(task, cfg, share)
             finally:
-                write_results(self.root, plot=_is_due(self.root / "results.png"))
+                self._write_table(plot=_is_due(self.root / "results.png"))
             return self.outcome()
 
     def outcome(self) -> float | None:
@@ -237,8 +237,14 @@ class Job:
                 self._run_here(task, cfg)
             finally:
                 if rank == 0:
-                    write_results(self.root)
+                    self._write_table()
         return self.outcome()
+
+    def _write_table(self, plot: bool = True) -> None:
+        try:
+            write_results(self.root, plot=plot)
+        except OSError as error:  # a full disk; what the job has come to is its own affair
+            log.error(f"the table of {self.root} is not written: {error}")
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
         if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
