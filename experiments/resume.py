@@ -85,9 +85,12 @@ def _read(path: Path, kind: type) -> Any:
 
 def _flags_of_the_run(hydra: DictConfig) -> list[str]:
     """Return the run's flags, without the ``conf/`` that comes with ``train.py`` anyway."""
-    flags = config_flags(hydra)
-    own = [f for f in flags if Path(f.partition("=")[2]).with_name("train.py").is_file()]
-    return [flag for flag in flags if not (flag.startswith("--config-path") and flag in own)]
+
+    def is_ours(flag: str) -> bool:
+        name, _, path = flag.partition("=")
+        return name == "--config-path" and Path(path).with_name("train.py").is_file()
+
+    return [flag for flag in config_flags(hydra) if not is_ours(flag)]
 
 
 def _given_anew(earlier: list[str], options: list[str]) -> list[str]:

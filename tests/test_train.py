@@ -153,12 +153,12 @@ def test_main_job_is_in_tensorboard(finished):
     assert len({event.step for event in lrs}) == len(lrs) == 360
     assert max(event.value for event in lrs) == pytest.approx(0.2)
     assert lrs[-1].value == pytest.approx(0.2 / 1000)
-    plugins = {
-        value.metadata.plugin_data.plugin_name
-        for file in directory.glob("events*")
-        for value in values_in(file)
-    }
-    assert {"custom_scalars", "hparams"} <= plugins
+    values = [value for file in directory.glob("events*") for value in values_in(file)]
+    plugins = {value.metadata.plugin_data.plugin_name: value for value in values}
+    assert "hparams" in plugins
+    (layout,) = plugins["custom_scalars"].tensor.string_val
+    assert b"learning rate and momentum" in layout
+    assert b"sharpness" not in layout  # it is not measured, and its charts would be empty
 
 
 def values_in(file):
