@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_onecycle import ScheduleCallback
+from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.plots import plot_schedule
 
 log = logging.getLogger(__name__)
@@ -21,11 +22,13 @@ TENSORBOARD_LAYOUT = {
     "1cycle": {
         "learning rate": ["Multiline", ["^lr$"]],
         "momentum": ["Multiline", ["^momentum$"]],
-        "learning rate over momentum": ["Multiline", ["^lr$", "^momentum$"]],
+        "learning rate and momentum": ["Multiline", ["^lr$", "^momentum$"]],
         "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
         "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
     },
+}
+MEASURED = {
     "noise and sharpness": {
         "gradient noise scale": ["Multiline", ["^measure/noise_scale$"]],
         "noise factors": [
@@ -89,7 +92,14 @@ class ShowPlan(Callback):
         (scheduler,) = callback.schedulers
         peak, total = max(scheduler.max_lrs), scheduler.total_steps
         curve = callback.schedule.trace(min(total, 10_000))
-        effective = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        accumulated = trainer.accumulate_grad_batches
+        if accumulated > trainer.num_training_batches:
+            log.info(
+                f"trainer.accumulate_grad_batches={accumulated} is more than an epoch has batches:"
+                f" a step has the {trainer.num_training_batches} of its epoch"
+            )
+            accumulated = trainer.num_training_batches
+        effective = self.batch_size * trainer.world_size * accumulated
         momenta = [p.momentum for p in curve if p.momentum is not None]
         moves = f", momentum {max(momenta):g} to {min(momenta):g}" if momenta else ""
         steps = "for the given time" if callback.budget == "time" else f"over {total:,} steps"
@@ -107,9 +117,11 @@ class ShowPlan(Callback):
         )
         if callback.budget == "steps":
             self._draw(callback)
+        measures = any(isinstance(c, Measurement) for c in trainer.callbacks)
+        layout = TENSORBOARD_LAYOUT | (MEASURED if measures else {})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(TENSORBOARD_LAYOUT)
+                logger.experiment.add_custom_scalars(layout)
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
 
@@ -20,17 +21,19 @@ CURVE = "lr_find.json"
 
 @rank_zero_only
 def show_curve(
-    curve: LRCurve, found: Suggestion, logger: TensorBoardLogger, directory: Path
+    curve: LRCurve, found: Suggestion, loggers: Sequence[Logger], directory: Path
 ) -> None:
-    """Save the curve beside its picture, show both in TensorBoard, and print the suggestion."""
+    """Save the curve beside its picture, show both in the loggers, and print the suggestion."""
     curve.save(directory / CURVE)
     figure = curve.plot(suggest=True)
     figure.savefig(directory / "lr_find.png")
-    for lr, loss in zip(curve.lrs, curve.losses, strict=True):
-        # TensorBoard's axis has whole numbers: thousandths of a decade.
-        logger.experiment.add_scalar("lr_find/loss", loss, round(1000 * math.log10(lr)))
-    logger.experiment.add_figure("lr_find", figure)
-    logger.save()
+    for logger in loggers:
+        for lr, loss in zip(curve.lrs, curve.losses, strict=True):
+            # A logger's axis has whole numbers: thousandths of a decade.
+            logger.log_metrics({"lr_find/loss": loss}, round(1000 * math.log10(lr)))
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("lr_find", figure)
+        logger.save()
     log.info(f"LR range test, {len(curve.lrs)} steps: {curve.stopped}")
     if found.lr is None:
         log.info(f"no suggestion: {found.reason}")

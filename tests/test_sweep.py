@@ -19,10 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
-from lightning_onecycle.sweep.callback import file_name
-from lightning_onecycle.sweep.earlier import parsed
+from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
+from lightning_onecycle.sweep.earlier import LOCK, parsed, remember, take_over
 from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.queue import in_the_queue
@@ -34,11 +33,11 @@ NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
 
 
-def start(*options):
+def start(*options, cwd=ROOT):
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "train.py", *map(str, options)],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "train.py"), *map(str, options)],
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -46,9 +45,9 @@ def start(*options):
     )
 
 
-def run(*options):
+def run(*options, cwd=ROOT):
     """Return the exit code and what was printed."""
-    process = start(*options)
+    process = start(*options, cwd=cwd)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -510,7 +509,7 @@ def test_submitit_on_this_machine(tmp_path, tasks):
     code, output = run(
         *QUIET, "-m", "hydra/launcher=submitit_local", f"hydra.launcher.tasks_per_node={tasks}",
         "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "trainer.max_epochs=2",
-        f"hydra.sweep.dir={tmp_path}",
+        f"hydra.sweep.dir={tmp_path}", cwd=tmp_path,  # from where nothing can be imported
     )  # fmt: skip
     assert code == 0, output
     results = results_of(tmp_path)
@@ -679,17 +678,6 @@ def test_which_jobs_are_in_the_queue(tmp_path, monkeypatch, squeue, expected):
     assert in_the_queue(["7_0", "7_1", "8"]) == expected
 
 
-def test_a_directory_to_resume_may_end_with_a_quote(tmp_path):
-    directory = tmp_path / "0-+note='a b'"
-    (directory / ".hydra").mkdir(parents=True)
-    (directory / ".hydra" / "overrides.yaml").write_text('["+note=\'a b\'", "seed=1"]')
-    (directory / "checkpoints").mkdir()
-    (directory / "checkpoints" / "last.ckpt").touch()
-    once = arguments_for_hydra([f"resume={directory}"])
-    assert once[:2] == ["+note='a b'", "seed=1"]
-    assert arguments_for_hydra(once) == once  # as Lightning's further ranks are started
-
-
 @pytest.mark.parametrize(
     ("trainer", "expected"),
     [
@@ -707,6 +695,54 @@ def test_which_jobs_are_on_one_device(trainer, expected):
     assert _is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_link_to_a_job_is_left_alone(tmp_path, linked):
+    root, elsewhere = tmp_path / "sweep", tmp_path / "elsewhere"
+    earlier_job = root / "1-seed=1"
+    there = elsewhere if linked else earlier_job
+    root.mkdir()
+    (there / ".hydra").mkdir(parents=True)
+    if linked:
+        earlier_job.symlink_to(elsewhere)
+    hydra = {"mode": "MULTIRUN", "runtime": {"output_dir": str(earlier_job)}}
+    OmegaConf.save({"hydra": hydra}, there / ".hydra" / "hydra.yaml")
+    remember(earlier_job, ["seed=1"])
+    (there / "result.json").write_text("{}")
+    os.utime(there, (0, 0))
+    (root / LOCK).touch()
+    now = root / "0-seed=1"
+    now.mkdir()
+    take_over(now, root, ["seed=1"])
+    assert (now / "result.json").exists() is not linked
+    assert earlier_job.exists() is linked
+
+
+def test_how_many_jobs_come_is_said_first(tmp_path, capsys):
+    options = ["seed=range(3)", "schedule=glob(step*)", "optimizer.lr=0.1,0.2", "budget=steps"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+        cfg.hydra.sweeper.params = {"seed": "range(2)"}
+        cfg.hydra.overrides.task = options
+        _say_what_comes(cfg, Path("s"))
+    assert capsys.readouterr().out == "6 jobs in s; Hydra composes them first\n"
+
+
+def test_the_table_is_printed_though_the_disk_is_full(tmp_path, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_onecycle.sweep.callback.write_results", refuse)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    _print_table(tmp_path)
+    assert capsys.readouterr().out == f"no job of {tmp_path} has begun\n"
+    (tmp_path / "0-seed=0").mkdir()
+    (tmp_path / "0-seed=0" / "result.json").write_text('{"status": "completed"}')
+    _print_table(tmp_path)
+    output = capsys.readouterr().out
+    assert "1 job: 1 completed." in output
+    assert "results are not written: [Errno 28] No space left on device" in output
+
+
 def test_the_outcome_of_a_job(tmp_path):
     job = Job(tmp_path / "0-a", tmp_path, ())
     assert parsed(["a.b=False", "c=0.10"]) == parsed(["c=0.1", "a.b=false"])
@@ -720,6 +756,7 @@ def test_the_outcome_of_a_job(tmp_path):
         job.outcome()
     assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
     assert left(status="completed", reason=None, metrics={}) is None
+    assert left(status="completed", reason="cut short by max_time", metrics={"val/acc": 0.5}) == 0.5
     assert left(status="diverged", reason="loss is nan", metrics={}) is None
     with pytest.raises(JobFailed, match="0-a: killed by SIGKILL"):
         left(status="failed", reason="killed by SIGKILL")

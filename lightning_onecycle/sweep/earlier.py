@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from lightning_onecycle.report import read_result, write_result
+from lightning_onecycle.report.record import is_complete
 
 LOCK = ".sweep.lock"
 """In a sweep's directory; touched when a sweep starts in it."""
@@ -25,6 +27,11 @@ CHECKPOINT = Path("checkpoints", "last.ckpt")
 
 class JobFailed(CompactHydraException):
     """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
+
+
+def is_over(result: Mapping[str, Any]) -> bool:
+    """Return whether a run has come to an end that another run would only repeat."""
+    return is_complete(result) or result.get("status") == "diverged"
 
 
 def remember(directory: Path, overrides: Sequence[str]) -> None:
@@ -45,7 +52,8 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
 
     Args:
         directory: Where the job is to run now. One in which it has run already is left alone.
-        root: The sweep's directory. What no sweep has written there is left alone.
+        root: The sweep's directory. What no sweep has written there is left alone, and so is a
+            symbolic link.
         overrides: What the job is given.
     """
     if (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file():
@@ -54,6 +62,7 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
+            and not other.is_symlink()
             and _options(other) == parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
