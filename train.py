@@ -10,16 +10,19 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
+import lightning
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from experiments.build import (
@@ -33,8 +36,21 @@ from experiments.build import (
 )
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.interrupt import Requeue, requeue, take_signals
+from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
-from experiments.resume import CHECKPOINT, arguments_for_hydra, check_directory
+from experiments.resume import (
+    AUTO,
+    CHECKPOINT,
+    RESULT,
+    KeepOptions,
+    OtherRun,
+    alone_in,
+    arguments_for_hydra,
+    check_resume,
+    options_of_this_run,
+    settle_auto,
+)
 from experiments.task import Classifier
 from lightning_onecycle import (
     Diverged,
@@ -44,20 +60,22 @@ from lightning_onecycle import (
     ScheduleCallback,
     Search,
     Tuner,
+    __version__,
     scale_lr,
     sweep,
 )
 from lightning_onecycle.range_test import Suggestion
-from lightning_onecycle.report import record_failure, write_result
+from lightning_onecycle.report import Status, read_result, record_failure, write_result
+from lightning_onecycle.report.record import STARTING, is_complete
 
 log = logging.getLogger("train")
-RESULT = "result.json"
 IGNORED = (
     ".*does not have many workers",
     "Checkpoint directory .* exists and is not empty",
     "The number of training batches .* is smaller than the logging",
     ".*isinstance.treespec, LeafSpec",
     "Encountered `nan` values in tensor",
+    "The `srun` command is available on your system",
 )
 
 
@@ -78,42 +96,56 @@ def main(cfg: DictConfig) -> float | None:
     )
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
+    take_signals()
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return run(cfg, directory)
+        with alone_in(directory):
+            return run(cfg, directory)
+    except OtherRun as error:
+        log.error(f"train.py: {error}")
+        sys.exit(1)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
-        record_failure(directory / RESULT, str(error), **as_given())
+        record_end(cfg, directory, str(error))
         sys.exit(1)
     except Diverged:
+        say_how_it_ended(read_result(directory / RESULT), directory)
         sys.exit(1)
-    except KeyboardInterrupt:  # before training, or in the test
-        record_failure(directory / RESULT, "KeyboardInterrupt", status="interrupted", **as_given())
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Ctrl-C and signals. Lightning leaves a fit with 1 on Ctrl-C, and a cluster's launcher that
+        # puts the job back into the queue with a code of its own.
+        record_end(cfg, directory, type(error).__name__, status="interrupted")
+        say_how_it_ended(read_result(directory / RESULT), directory)
+        if isinstance(error, Requeue):
+            requeue()
+        code = getattr(error, "code", None)
+        sys.exit(130 if code in (None, 0, 1) else code)
     except Exception as error:
-        record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **as_given())
+        record_end(cfg, directory, f"{type(error).__name__}: {error}")
         raise
 
 
-def as_given() -> dict[str, list[str]]:
-    """Return what the run was given on the command line, or by a sweep."""
-    options = HydraConfig.get().overrides.task
-    return {"overrides": [option for option in options if not option.startswith("resume=")]}
+def record_end(cfg: DictConfig, directory: Path, reason: str, status: Status = "failed") -> None:
+    """Write how a run has ended that did not come to training, where it could say so itself.
+
+    One that is resumed stays what it was, unless it is a sweep's job, which is to be told apart.
+    """
+    path = directory / RESULT
+    if not cfg.resume or read_result(path).get("reason") == STARTING:
+        record_failure(path, reason, status=status, overrides=options_of_this_run())
 
 
 def run(cfg: DictConfig, directory: Path) -> float | None:
     """Build, fit and test what ``cfg`` describes; results go to ``directory``."""
+    if cfg.resume == AUTO and settle_auto(cfg, directory):
+        return say_it_is_over(directory)
     check(cfg)
-    check_directory(cfg, directory)
     seed_everything(cfg.seed, workers=True, verbose=False)
     schedule = build(cfg, "schedule")
-    data = build(cfg, "data")
-    load(data)
-    optimizer = optimizer_of(cfg)
-    task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     name = HydraConfig.get().runtime.choices["schedule"]
     size = cfg.data.batch_size
-    facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, **as_given()}
+    options = options_of_this_run()
+    facts = {"schedule": name, "seed": cfg.seed, "batch_size": size, "overrides": options}
     record = RunRecord(directory / RESULT, **facts)
     scheduling = ScheduleCallback(schedule, budget=cfg.budget)
     callbacks = [
@@ -122,10 +154,25 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         record,
         ShowPlan(directory, name, size),
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
+        *([KeepOptions(cfg, directory)] if cfg.resume else []),
     ]
-    logger = TensorBoardLogger(directory, name="", version="", default_hp_metric=False)
-    plugins = [AtomicCheckpointIO()]
-    trainer = build(cfg, "trainer", callbacks=callbacks, logger=logger, plugins=plugins)
+    loggers = [logger for logger in build(cfg, "logger").values() if logger is not None]
+    trainer = build(
+        cfg,
+        "trainer",
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=[AtomicCheckpointIO(), *plugins_of_the_cluster()],
+        default_root_dir=directory,
+    )
+    check_processes(trainer)
+    join_ranks(trainer)
+    data = build(cfg, "data")
+    load(data)
+    optimizer = optimizer_of(cfg)
+    task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
+    if cfg.resume:
+        check_resume(cfg, directory, task)
     if cfg.lr_find.mode == "search":
         found = search_peak(cfg, trainer, task, data, directory)
         record.facts["search_steps"] = found.steps
@@ -141,18 +188,23 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         trainer.test(task, data, verbose=False)
-    except Diverged:
-        say_how_it_ended(record.result, directory)
-        raise
-    except (SIGTERMException, SystemExit) as error:
-        # What Lightning leaves a fit with, on SIGTERM and on Ctrl-C, when it has shut down; or a
-        # cluster's launcher that puts the job back in line, with a code of its own.
-        say_how_it_ended(record.result, directory)
-        sys.exit(error.code if error.code not in (None, 0, 1) else 130)
     finally:
-        log_hyperparameters(logger, cfg, record.result)
+        if record.has_begun:
+            log_hyperparameters(loggers, cfg, record.result)
+    if record.result["status"] == "diverged":  # its validation loss has
+        raise Diverged(record.result["reason"])
     say_how_it_ended(record.result, directory)
     return record.result["metrics"].get("val/acc")
+
+
+def say_it_is_over(directory: Path) -> float | None:
+    """Say what has come of a run that is not run again; return what it returned."""
+    result = read_result(directory / RESULT)
+    rank_zero_only(log.info)(f"{result['status']} before, not run again")
+    if result["status"] == "diverged":
+        raise Diverged(result["reason"])
+    say_how_it_ended(result, directory)
+    return result["metrics"].get("val/acc")
 
 
 def find_peak(
@@ -175,7 +227,7 @@ def find_peak(
         found = curve.suggest(cfg.lr_find.method)
     except ValueError as error:
         raise UsageError(named("lr_find", error)) from error
-    show_curve(curve, found, trainer.logger, directory)
+    show_curve(curve, found, trainer.loggers, directory)
     if (directory.parent / "multirun.yaml").is_file():
         draw_sweep(directory.parent)
     return found
@@ -201,7 +253,7 @@ def search_peak(
             search = Tuner(trainer).search(task, datamodule=data, file=path, **options)
     except ValueError as error:
         raise UsageError(named("lr_find", error)) from error
-    show_search(search, trainer.logger, directory)
+    show_search(search, trainer.loggers, directory)
     return search
 
 
@@ -232,17 +284,17 @@ def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path)
 
 
 @rank_zero_only
-def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict[str, Any]) -> None:
-    """Log what people compare, with the final metrics, for TensorBoard's hparams tab.
+def log_hyperparameters(loggers: Sequence[Logger], cfg: DictConfig, result: dict[str, Any]) -> None:
+    """Log what people compare, and for TensorBoard's hparams tab the final metrics.
 
-    It shows five columns, so in a sweep it gets what was swept alone.
+    The tab shows five columns, so in a sweep it gets what was swept alone.
     """
     parameters: dict[str, Any] = dict(sweep.swept())
     if not parameters:
         choices = HydraConfig.get().runtime.choices
         groups = ("schedule", "optimizer", "model", "data")
         parameters = {group: choices[group] for group in groups} | {
-            "lr": cfg.optimizer.lr,
+            "peak_lr": result.get("max_lr"),
             "weight_decay": cfg.optimizer.weight_decay,
             "seed": cfg.seed,
             "epochs": cfg.trainer.max_epochs,
@@ -251,8 +303,11 @@ def log_hyperparameters(logger: TensorBoardLogger, cfg: DictConfig, result: dict
     parameters["effective_batch_size"] = result.get("effective_batch_size")
     final = result.get("metrics", {})
     metrics = {f"hp/{name}": final.get(name) for name in ("val/acc", "val/loss", "test/acc")}
-    logger.log_hyperparams(parameters, {k: v for k, v in metrics.items() if v is not None})
-    logger.save()
+    metrics = {name: value for name, value in metrics.items() if value is not None}
+    for logger in loggers:
+        is_tensorboard = isinstance(logger, TensorBoardLogger)
+        logger.log_hyperparams(parameters, *([metrics] if is_tensorboard else []))
+        logger.save()
 
 
 @rank_zero_only
@@ -265,19 +320,33 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
         if metrics.get(name) is not None
     )
     if result.get("steps") is not None:
-        log.info(
-            f"{result['status']}: {result['steps']:,} steps in {result['fit_seconds']:.1f} s;"
-            f" {result['reason'] or shown}"
-        )
+        steps, status, reason = f"{result['steps']:,}", result["status"], result["reason"]
+        if is_complete(result) and reason:
+            steps += f" of {result['total_steps']:,}"
+            shown = f"{reason}; {shown}"
+        else:
+            shown = reason or shown
+        steps += " step" if steps == "1" else " steps"
+        log.info(f"{status}: {steps} in {result['fit_seconds']:.1f} s; {shown}")
+    elif result.get("reason"):  # it did not come to training
+        log.info(f"{result['status']}: {result['reason']}")
     start = Path(HydraConfig.get().runtime.cwd)
     if directory.is_relative_to(start):
         directory = directory.relative_to(start)
     if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
-        log.info(f"go on: python train.py {shlex.quote(f'resume={directory}')}")
+        again = f"python train.py {shlex.quote(f'resume={directory}')}"
+        is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
+        log.info(f"go on: {'the same command again' if is_auto else again}")
     log.info(f"results: {directory / RESULT}")
-    log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
+    if any((start / directory).glob("events.out.tfevents.*")):
+        log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":
+    if "--version" in sys.argv:
+        parts = {"torch": torch, "lightning": lightning, "hydra": hydra}
+        versions = ", ".join(f"{name} {part.__version__}" for name, part in parts.items())
+        print(f"lightning-onecycle {__version__} ({versions})")
+        sys.exit()
     sys.argv[1:] = arguments_for_hydra(sys.argv[1:])
     main()

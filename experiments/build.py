@@ -11,11 +11,21 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle import LRFinder
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.range_test.suggest import METHODS
+
+BOOLEANS = (
+    *("task.decay_bias_and_norm", "optimizer.nesterov", "model.batch_norm", "data.drop_last"),
+    *("schedule.cycle_momentum", "trainer.sync_batchnorm", "lr_find.allow_differences"),
+)
+GIVEN_BY_US = {
+    "logger": "choose one with the group logger, or add one with +logger.NAME._target_=...",
+    "callbacks": "add one with +callbacks.NAME._target_=...",
+    "plugins": "add precision, strategy or accelerator as the trainer's key of that name",
+}
 
 
 class UsageError(ValueError):
@@ -26,13 +36,21 @@ def check(cfg: DictConfig) -> None:
     """Refuse values that would only fail when training has begun, or worse, would not."""
     trainer = cfg.trainer
     try:
-        cfg.seed = whole("seed", cfg.seed, 0)
         number("seed", cfg.seed, "< 2**32", lambda v: v < 2**32)
+        cfg.seed = whole("seed", cfg.seed, 0)
+        for key in BOOLEANS:
+            value = OmegaConf.select(cfg, key)
+            if isinstance(value, str):  # Hydra reads "no" as text, which Python takes for true
+                raise ValueError(f"{key} must be true or false, got {value!r}")
         choice("budget", cfg.budget, ("steps", "time"))
         choice("lr_find.mode", cfg.lr_find.mode, ("off", "only", "then_fit", "search"))
         choice("lr_find.method", cfg.lr_find.method, tuple(METHODS))
         number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
         number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
+        if "momentum" in cfg.optimizer:
+            number("optimizer.momentum", cfg.optimizer.momentum, ">= 0", lambda v: v >= 0)
+        smoothing = cfg.task.label_smoothing
+        number("task.label_smoothing", smoothing, "in [0, 1)", lambda v: 0 <= v < 1)
         cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
         for key in ("accumulate_grad_batches", "max_epochs", "max_steps"):
             if trainer[key] not in (None, -1):
@@ -41,8 +59,14 @@ def check(cfg: DictConfig) -> None:
         whole("lr_scaling.batch_size", cfg.lr_scaling.batch_size, 1)
         if trainer.limit_train_batches is not None:
             number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
+        for key in ("limit_val_batches", "limit_test_batches"):
+            if trainer[key] is not None:
+                number(f"trainer.{key}", trainer[key], ">= 0", lambda v: v >= 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    for key, place in GIVEN_BY_US.items():
+        if key in trainer:
+            raise UsageError(f"trainer.{key} must be left out, because train.py gives it: {place}")
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
     if cfg.lr_scaling.rule is not None and (
@@ -57,7 +81,7 @@ def check(cfg: DictConfig) -> None:
             "trainer.sync_batchnorm must be false without a GPU: torch.nn.SyncBatchNorm has no CPU"
             " version"
         )
-    if cfg.resume and cfg.lr_find.mode == "only":
+    if cfg.resume not in (None, "auto") and cfg.lr_find.mode == "only":
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"
         )
@@ -69,7 +93,7 @@ def build(cfg: DictConfig, key: str, **more: Any) -> Any:
         return instantiate(cfg[key], **more, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+        if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
             raise UsageError(named(key, cause)) from error
         raise
 

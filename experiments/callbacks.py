@@ -1,21 +1,18 @@
-"""What a run of ``train.py`` does beside training: stop in time, keep its state, show itself."""
+"""What a run of ``train.py`` does beside training: keep its state, show itself."""
 
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lightning_onecycle import ScheduleCallback
+from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.plots import plot_schedule
 
 log = logging.getLogger(__name__)
@@ -25,11 +22,13 @@ TENSORBOARD_LAYOUT = {
     "1cycle": {
         "learning rate": ["Multiline", ["^lr$"]],
         "momentum": ["Multiline", ["^momentum$"]],
-        "learning rate over momentum": ["Multiline", ["^lr$", "^momentum$"]],
+        "learning rate and momentum": ["Multiline", ["^lr$", "^momentum$"]],
         "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
         "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
     },
+}
+MEASURED = {
     "noise and sharpness": {
         "gradient noise scale": ["Multiline", ["^measure/noise_scale$"]],
         "noise factors": [
@@ -67,69 +66,6 @@ class RandomState(Callback):
             self._restored = None
 
 
-class SaveOnInterrupt(Checkpoint):
-    """On Ctrl-C or SIGTERM, finish the batch, save ``path`` and end the run.
-
-    All ranks end at the same batch. A second Ctrl-C ends it at once. As a ``Checkpoint`` this
-    callback runs behind the others, so that their state is complete in what it saves. Who else has
-    taken SIGTERM before the run, as a cluster's launcher does, keeps it.
-
-    Args:
-        path: Where the checkpoint goes.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
-        self._received: int | None = None
-        self._ours: list[int] = []
-        self._previous: dict[int, Any] = {}
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See whose SIGTERM is, before Lightning takes it."""
-        free = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, None)
-        self._ours = [signal.SIGINT, *([signal.SIGTERM] if free else [])]
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals."""
-        self._received = None
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {n: signal.signal(n, self._on_signal) for n in self._ours}
-
-    def _on_signal(self, signum: int, frame: Any) -> None:
-        if self._received is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._received = signum
-        log.info("Interrupted: ending after this batch. Ctrl-C again ends at once.")
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """End the run between two batches, all ranks at the same one."""
-        interrupted = self._received is not None
-        if trainer.world_size > 1:
-            interrupted = trainer.strategy.reduce_boolean_decision(interrupted, all=False)
-        if interrupted:
-            trainer.save_checkpoint(self.path)
-            raise SIGTERMException if self._received == signal.SIGTERM else KeyboardInterrupt
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Give the signals back."""
-        self._give_back()
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back."""
-        if self._received is not None:
-            log.info("The run was at its end when it was interrupted.")
-        self._give_back()
-
-    def _give_back(self) -> None:
-        for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
-        self._previous = {}
-
-
 class ShowPlan(Callback):
     """Say what will happen before it does, and draw the schedule.
 
@@ -156,7 +92,14 @@ class ShowPlan(Callback):
         (scheduler,) = callback.schedulers
         peak, total = max(scheduler.max_lrs), scheduler.total_steps
         curve = callback.schedule.trace(min(total, 10_000))
-        effective = self.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        accumulated = trainer.accumulate_grad_batches
+        if accumulated > trainer.num_training_batches:
+            log.info(
+                f"trainer.accumulate_grad_batches={accumulated} is more than an epoch has batches:"
+                f" a step has the {trainer.num_training_batches} of its epoch"
+            )
+            accumulated = trainer.num_training_batches
+        effective = self.batch_size * trainer.world_size * accumulated
         momenta = [p.momentum for p in curve if p.momentum is not None]
         moves = f", momentum {max(momenta):g} to {min(momenta):g}" if momenta else ""
         steps = "for the given time" if callback.budget == "time" else f"over {total:,} steps"
@@ -174,9 +117,11 @@ class ShowPlan(Callback):
         )
         if callback.budget == "steps":
             self._draw(callback)
+        measures = any(isinstance(c, Measurement) for c in trainer.callbacks)
+        layout = TENSORBOARD_LAYOUT | (MEASURED if measures else {})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(TENSORBOARD_LAYOUT)
+                logger.experiment.add_custom_scalars(layout)
 
     @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

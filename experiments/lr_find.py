@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from lightning_onecycle import LRCurve, Search
@@ -21,15 +22,14 @@ CURVE, SEARCH = "lr_find.json", "search.json"
 
 @rank_zero_only
 def show_curve(
-    curve: LRCurve, found: Suggestion, logger: TensorBoardLogger, directory: Path
+    curve: LRCurve, found: Suggestion, loggers: Sequence[Logger], directory: Path
 ) -> None:
-    """Save the curve beside its picture, show both in TensorBoard, and print the suggestion."""
+    """Save the curve beside its picture, show both in the loggers, and print the suggestion."""
     curve.save(directory / CURVE)
     figure = curve.plot(suggest=True)
     figure.savefig(directory / "lr_find.png")
-    _add_losses(logger, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
-    logger.experiment.add_figure("lr_find", figure)
-    logger.save()
+    _add_losses(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
+    _add_figure(loggers, figure)
     log.info(f"LR range test, {len(curve.lrs)} steps: {curve.stopped}")
     if found.lr is None:
         log.info(f"no suggestion: {found.reason}")
@@ -39,16 +39,15 @@ def show_curve(
 
 
 @rank_zero_only
-def show_search(search: Search, logger: TensorBoardLogger, directory: Path) -> None:
-    """Leave the search's picture, show it in TensorBoard, and print what it suggests."""
+def show_search(search: Search, loggers: Sequence[Logger], directory: Path) -> None:
+    """Leave the search's picture, show it in the loggers, and print what it suggests."""
     figure = search.plot()
     figure.savefig(directory / "lr_find.png")
     curve = search.curve
     complete = sorted((probe.lr, probe.loss) for probe in search.probes if probe.is_complete)
-    _add_losses(logger, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
-    _add_losses(logger, "lr_find/short_training", complete)
-    logger.experiment.add_figure("lr_find", figure)
-    logger.save()
+    _add_losses(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
+    _add_losses(loggers, "lr_find/short_training", complete)
+    _add_figure(loggers, figure)
     log.info(search)
     lr, reason = search.suggest()
     if lr is not None:
@@ -57,11 +56,19 @@ def show_search(search: Search, logger: TensorBoardLogger, directory: Path) -> N
 
 
 def _add_losses(
-    logger: TensorBoardLogger, name: str, points: Iterable[tuple[float, float]]
+    loggers: Sequence[Logger], name: str, points: Iterable[tuple[float, float]]
 ) -> None:
     for lr, loss in points:
-        # TensorBoard's axis has whole numbers: thousandths of a decade.
-        logger.experiment.add_scalar(name, loss, round(1000 * math.log10(lr)))
+        for logger in loggers:
+            # A logger's axis has whole numbers: thousandths of a decade.
+            logger.log_metrics({name: loss}, round(1000 * math.log10(lr)))
+
+
+def _add_figure(loggers: Sequence[Logger], figure: Figure) -> None:
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure("lr_find", figure)
+        logger.save()
 
 
 @rank_zero_only

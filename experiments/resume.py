@@ -1,59 +1,147 @@
-"""``resume=DIR``: the command line of a run that goes on in its own directory."""
+"""``resume=DIR`` and ``resume=auto``: a run that goes on in its own directory, and its record."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import UsageError
+from experiments.launch import options_for_all_ranks
+from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
-from lightning_onecycle.sweep.earlier import restore_record
+from lightning_onecycle.sweep.command_line import config_flags, hydra_options
+from lightning_onecycle.sweep.earlier import is_over, listed, parsed, start_anew
+from lightning_onecycle.sweep.lock import alone
+from lightning_onecycle.sweep.ranks import is_first
 
 CONF = Path(__file__).parents[1] / "conf"
 CHECKPOINT = Path("checkpoints", "last.ckpt")
+RESULT = "result.json"
+RECORD = ".hydra"
+AUTO = "auto"
+# What a schedule writes to the optimizer; all else it takes from the checkpoint.
+WRITTEN_ANEW = {"lr", "weight_decay"}
+
+
+class OtherRun(UsageError):
+    """The directory is that of another run, whose files are left as they are."""
 
 
 def arguments_for_hydra(arguments: list[str]) -> list[str]:
     """Return the command line with flags first, and with a resumed run's own options.
 
-    Hydra takes flags only before the options or behind them. With ``resume=DIR``, the options
-    that the run was started with come before those given now, except those of a group that is
-    chosen anew, and it goes on in its own directory.
+    Hydra takes flags only before the options or behind them. With ``resume=DIR``, the flags and
+    options that the run was started with come before those given now. A key that is given anew
+    replaces the earlier one, a group that is chosen anew also its keys, and the run goes on in its
+    own directory.
     """
     flags: list[str] = []
     options: list[str] = []
     for before, argument in pairwise(["", *arguments]):
         is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
         (flags if argument.startswith("-") or is_value else options).append(argument)
+    several_jobs = bool({"-m", "--multirun"} & set(flags))
+    if not several_jobs:
+        options += options_for_all_ranks(options)
     given = [option for option in options if option.lstrip("+").startswith("resume=")]
     name = _unquoted(given[-1].partition("=")[2]) if given else ""
     if name in ("", "null"):
         return [*flags, *options]
+    if several_jobs:
+        sys.exit(
+            f"train.py: resume must be given to a single run, got {name!r} with --multirun: a sweep"
+            " goes on by itself in its own hydra.sweep.dir"
+        )
+    if name == AUTO:
+        if not any(option.startswith("hydra.run.dir=") for option in options):
+            sys.exit(
+                "train.py: resume=auto needs a directory that is the same each time, in"
+                " hydra.run.dir=DIR"
+            )
+        return [*flags, *options]
     directory = Path(name)
-    started_with = directory / ".hydra" / "overrides.yaml"
-    for needed in (directory / CHECKPOINT, started_with):
+    record = directory / RECORD
+    for needed in (directory / CHECKPOINT, record / "overrides.yaml", record / "hydra.yaml"):
         if not needed.is_file():
             sys.exit(
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {name!r}: there is no {needed}"
             )
-    if {"-m", "--multirun"} & set(flags):
-        sys.exit(f"train.py: resume must be given to a single run, got {name!r} with --multirun")
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
-    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    here = [
+        f"resume={quoted}",
+        "hydra.mode=RUN",
+        f"hydra.run.dir={quoted}",
+        "hydra.output_subdir=null",
+    ]
     options = [option for option in options if option not in [*given, *here]]
-    groups = {o.partition("=")[0] for o in options if (CONF / o.partition("=")[0]).is_dir()}
-    earlier = [str(option) for option in OmegaConf.load(started_with)]
+    try:
+        hydra = _read(record / "hydra.yaml", dict).hydra
+        started_with = _read(record / "overrides.yaml", list)
+    except UsageError as error:
+        sys.exit(f"train.py: {error}")
+    earlier = [o for o in started_with if _key(o) != "resume"]  # which is auto
     # Lightning gives what is given here to further ranks, which come through here again.
-    earlier = [o for o in earlier if o not in options and o.split(".")[0] not in groups]
-    return [*flags, *earlier, *options, *here]
+    earlier_flags = [flag for flag in _flags_of_the_run(hydra) if flag not in flags]
+    return [*earlier_flags, *flags, *_given_anew([*earlier, *hydra_options(hydra)], options), *here]
+
+
+def _read(path: Path, kind: type) -> Any:
+    """Return a file of the record, or refuse with one line that names it."""
+    try:
+        content = OmegaConf.load(path)
+    except Exception as error:  # whatever a damaged file makes of it
+        raise UsageError(f"resume: {path} cannot be read: {error}") from error
+    # OmegaConf reads an empty file as an empty dictionary.
+    if not isinstance(OmegaConf.to_container(content), kind) or content == {}:
+        raise UsageError(f"resume: {path} must hold the {kind.__name__} that Hydra wrote there")
+    return content
+
+
+def _flags_of_the_run(hydra: DictConfig) -> list[str]:
+    """Return the run's flags, without the ``conf/`` that comes with ``train.py`` anyway."""
+
+    def is_ours(flag: str) -> bool:
+        name, _, path = flag.partition("=")
+        return name == "--config-path" and Path(path).with_name("train.py").is_file()
+
+    return [flag for flag in config_flags(hydra) if not is_ours(flag)]
+
+
+def _given_anew(earlier: list[str], options: list[str]) -> list[str]:
+    """Return the options of a run of which some are given anew.
+
+    An option takes the place of the earlier one with its key. Where that has added the key, with
+    ``+key=value``, the new one adds it too, and one that deletes it stands behind it.
+    """
+    groups = {key for option in options if (CONF / (key := _key(option))).is_dir()}
+    result = [option for option in earlier if _key(option).split(".")[0] not in groups]
+    for option in options:
+        same = [o for o in result if _key(o) == _key(option)]
+        result = [o for o in result if o not in same]
+        added = next((o for o in same if o.startswith("+")), None)
+        if added is not None and option.startswith("~"):
+            result.append(added)
+        elif added is not None and not option.startswith("++"):
+            option = added[: len(added) - len(added.lstrip("+"))] + option.lstrip("+")
+        result.append(option)
+    return result
+
+
+def _key(option: str) -> str:
+    return option.lstrip("+~").partition("=")[0]
 
 
 def _unquoted(value: str) -> str:
@@ -63,27 +151,98 @@ def _unquoted(value: str) -> str:
     return value
 
 
-def check_directory(cfg: DictConfig, directory: Path) -> None:
-    """Refuse to run over an earlier run, or to go on from a checkpoint that is damaged.
+@contextlib.contextmanager
+def alone_in(directory: Path) -> Iterator[None]:
+    """Hold a run's directory, so that no second process trains in it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(alone(directory / ".run.lock"))
+        except Timeout:
+            raise OtherRun(
+                f"hydra.run.dir must be free, got {directory}: another process is at work in it"
+            ) from None
+        yield
 
-    Hydra's record of a resumed run becomes that of the options it goes on with.
+
+def settle_auto(cfg: DictConfig, directory: Path) -> bool:
+    """Make of ``resume=auto`` the directory to go on in, or null to start; return if it is over.
+
+    Raises:
+        OtherRun: If the run there was given other options.
     """
-    checkpoint = directory / CHECKPOINT
-    if not cfg.resume:
-        if checkpoint.is_file():
-            options = read_result(directory / "result.json").get("overrides")
-            if rank_zero_only.rank == 0 and options is not None:
-                restore_record(directory, options)
-            raise UsageError(
-                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
-                " give resume=DIR to go on with it"
+    result, has_checkpoint = read_result(directory / RESULT), (directory / CHECKPOINT).is_file()
+    if is_over(result) or has_checkpoint:
+        earlier, given = parsed(result.get("overrides", [])), parsed(options_of_this_run())
+        if earlier != given:
+            raise OtherRun(
+                f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
+                f" run had {listed(earlier - given)} and not {listed(given - earlier)}: give"
+                " resume=DIR to go on with others"
             )
-        return
+    elif is_first():
+        start_anew(directory)
+    cfg.resume = str(directory) if has_checkpoint else None
+    return is_over(result)
+
+
+def options_of_this_run() -> list[str]:
+    """Return what the run was given on the command line, or by a sweep."""
+    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+
+
+def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> None:
+    """Refuse to go on from a checkpoint that is damaged, or is of another optimizer or model."""
+    path = directory / CHECKPOINT
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of it
-        raise UsageError(f"resume: {checkpoint} cannot be read: {error}") from error
-    if rank_zero_only.rank == 0 and (directory / ".hydra").is_dir():
-        options = [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
-        OmegaConf.save(OmegaConf.create(options), directory / ".hydra" / "overrides.yaml")
-        OmegaConf.save(cfg, directory / ".hydra" / "config.yaml")
+        raise UsageError(f"resume: {path} cannot be read: {error}") from error
+    run = _read(directory / RECORD / "config.yaml", dict)
+    _refuse_changes("optimizer", run, cfg, allowed=WRITTEN_ANEW)
+    _refuse_changes("task", run, cfg, allowed={"label_smoothing"})
+    saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+    if saved != {name: value.shape for name, value in module.state_dict().items()}:
+        _refuse_changes("model", run, cfg)
+        raise UsageError(f"resume: {path} does not hold the weights of this model")
+
+
+def _refuse_changes(
+    group: str, run: DictConfig, now: DictConfig, allowed: Collection[str] = ()
+) -> None:
+    """Refuse other values than the run's, the class first: with it other keys change, too."""
+    was, given = (OmegaConf.to_container(cfg[group], resolve=True) for cfg in (run, now))
+    for name in sorted({*was, *given}.difference(allowed), key=lambda name: name != "_target_"):
+        if was.get(name) != given.get(name):
+            key = group if name == "_target_" else f"{group}.{name}"
+            raise UsageError(f"{key} must stay {was.get(name)} with resume, got {given.get(name)}")
+
+
+class KeepOptions(Callback):
+    """Make the options that a run goes on with those of its record, once it has taken a batch.
+
+    Before that they may still turn out to be wrong, and the run has to go on with its earlier ones.
+    """
+
+    def __init__(self, cfg: DictConfig, directory: Path) -> None:
+        self.cfg = cfg
+        self.record = directory / RECORD
+        self._kept = False
+
+    @rank_zero_only
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write what Hydra has written where the run began, each file at once."""
+        hydra = HydraConfig.get()
+        if self._kept or hydra.output_subdir is not None:  # then Hydra has written it
+            return
+        self._kept = True
+        options = OmegaConf.create(options_of_this_run())
+        written = OmegaConf.load(self.record / "hydra.yaml")
+        written.hydra.overrides = hydra.overrides
+        written.hydra.job.config_name = hydra.job.config_name
+        for name in ("config_sources", "choices"):
+            written.hydra.runtime[name] = hydra.runtime[name]
+        write_whole(self.record / "config.yaml", OmegaConf.to_yaml(self.cfg))
+        write_whole(self.record / "hydra.yaml", OmegaConf.to_yaml(written))
+        write_whole(self.record / "overrides.yaml", OmegaConf.to_yaml(options))

@@ -67,10 +67,10 @@ class TermAtEpochEnd(Callback):
 
 
 class Slow(Callback):
-    """Take a while over each step, for somebody to interrupt."""
+    """Take a while over each step, for somebody to interrupt; SLOW has the seconds."""
 
     def on_train_batch_start(self, *args):
-        time.sleep(0.05)
+        time.sleep(float(os.environ.get("SLOW", 0.05)))
 
 
 class WaitFor(Callback):

@@ -1,6 +1,7 @@
 """Every option of every config group builds what its name says."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 import lightning_onecycle
-from lightning_onecycle import Schedule, one_cycle
+from experiments.build import UsageError, build, check
+from lightning_onecycle import Schedule, Tuner, one_cycle
 
 CONF = Path(__file__).parents[1] / "conf"
 SCHEDULES = {
@@ -154,6 +156,56 @@ def test_a_trainer_has_known_keys(name):
     assert set(config) - {"_target_"} <= set(known)
     if config.accelerator != "gpu":
         assert isinstance(instantiate(config, logger=False), Trainer)
+
+
+@pytest.mark.parametrize("name", options("lr_find"))
+def test_a_range_test_has_every_key_and_the_defaults_of_python(name):
+    config = OmegaConf.to_container(composed(f"lr_find={name}").lr_find)
+    assert config["mode"] == name
+    theirs = defaults_of(Tuner.lr_find)
+    names = ("min_lr", "max_lr", "num_training", "early_stop_threshold", "val_batches")
+    assert {name: config[name] for name in names} == {name: theirs[name] for name in names}
+
+
+@pytest.mark.parametrize("name", options("logger"))
+def test_a_logger_is_one_of_lightnings(name):
+    loggers = composed(f"logger={name}").logger
+    assert list(loggers) == ([] if name == "none" else [name])
+    for config in loggers.values():
+        known = set(inspect.signature(get_class(config._target_).__init__).parameters)
+        assert set(config) - {"_target_"} <= known
+
+
+def test_several_loggers_may_be_chosen():
+    assert list(composed("logger=[tensorboard,csv]").logger) == ["tensorboard", "csv"]
+
+
+def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    cfg = composed("logger=wandb", "logger.wandb.save_dir=.")
+    with pytest.raises(UsageError, match=r"^logger: "):
+        build(cfg, "logger")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("seed=99999999999999999999999", "seed must be < 2**32, got 99999999999999999999999"),
+        ("task.label_smoothing=2", "task.label_smoothing must be in [0, 1), got 2"),
+        ("optimizer.momentum=abc", "optimizer.momentum must be >= 0, got 'abc'"),
+        ("optimizer.nesterov=no", "optimizer.nesterov must be true or false, got 'no'"),
+        ("trainer.limit_val_batches=abc", "trainer.limit_val_batches must be >= 0, got 'abc'"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_key_and_the_rule(option, message):
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        check(composed(option))
+
+
+@pytest.mark.parametrize("key", ["logger", "callbacks", "plugins"])
+def test_what_train_py_gives_to_the_trainer_is_not_taken_from_elsewhere(key):
+    with pytest.raises(UsageError, match=f"trainer.{key} must be left out"):
+        check(composed(f"+trainer.{key}=x"))
 
 
 @pytest.mark.parametrize("name", options("experiment"))

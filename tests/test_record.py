@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from conftest import Tiny, loader, quiet_trainer
 from lightning_onecycle import BatchSizeSchedule, Diverged, OneCycle, RunRecord, Sharpness
-from lightning_onecycle.report import record_failure
-from lightning_onecycle.report.record import RUNNING
+from lightning_onecycle.report import read_result, record_failure
+from lightning_onecycle.report.record import RUNNING, is_complete
 
 FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
 
@@ -91,6 +91,60 @@ def test_how_a_run_ends_is_kept(tmp_path, exception, status, reason):
     assert (result["steps"], result["total_steps"]) == (7, 15)
 
 
+class Stops(Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.should_stop = trainer.global_step >= 7
+
+
+def stop_early():
+    return EarlyStopping("train/loss", patience=1, mode="max", check_on_train_epoch_end=True)
+
+
+@pytest.mark.parametrize(
+    ("callback", "max_time", "reason"),
+    [
+        (stop_early, None, "cut short by EarlyStopping"),
+        (lambda: Callback(), {"seconds": 0.2}, "cut short by max_time"),
+        (Stops, None, "cut short by trainer.should_stop"),
+    ],
+)
+def test_a_cycle_that_is_cut_short_has_a_reason(tmp_path, callback, max_time, reason):
+    path = tmp_path / "result.json"
+    trainer, module = train(path, callback(), max_epochs=9000, max_time=max_time)
+    result = read(path)
+    assert (result["status"], result["reason"]) == ("completed", reason)
+    assert result["steps"] < result["total_steps"] == 45_000
+    assert is_complete(result)
+    trainer.test(module, loader(2), verbose=False)
+    assert read(path)["reason"] == reason
+
+
+def test_a_run_that_stops_at_the_end_of_its_cycle_is_not_cut_short(tmp_path):
+    class StopsAtTheEnd(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = trainer.global_step == 15
+
+    train(tmp_path / "result.json", StopsAtTheEnd(), max_epochs=3)
+    assert read(tmp_path / "result.json")["reason"] is None
+
+
+def test_a_validation_loss_that_is_not_finite_is_no_completed_run(tmp_path):
+    class Diverges(Measured):
+        def validation_step(self, batch, batch_idx):
+            self.log("val/loss", float("inf"))
+
+    path = tmp_path / "result.json"
+    save = ModelCheckpoint(tmp_path, filename="last")
+    for ckpt_path in (None, tmp_path / "last.ckpt"):  # the resumed one is at its end already
+        trainer = quiet_trainer(OneCycle(), RunRecord(path, **FACTS), save, max_epochs=2)
+        module = Diverges()
+        trainer.fit(module, loader(5), loader(1), ckpt_path=ckpt_path)
+        trainer.test(module, loader(2), verbose=False)
+        result = read(path)
+        assert (result["status"], result["steps"], result["total_steps"]) == ("diverged", 10, 10)
+        assert result["reason"] == "val/loss is inf at the end of training"
+
+
 def test_while_it_runs_it_says_what_a_kill_would_leave(tmp_path):
     seen = []
     path = tmp_path / "result.json"
@@ -151,6 +205,18 @@ def test_a_test_that_fails_does_not_undo_the_training(tmp_path):
     result = read(path)
     assert (result["status"], result["steps"], result["total_steps"]) == ("completed", 5, 5)
     assert result["reason"]
+
+
+def test_an_effective_batch_is_no_larger_than_an_epoch(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, max_epochs=2, accumulate_grad_batches=100)
+    assert (read(path)["effective_batch_size"], read(path)["steps"]) == (4 * 5, 2)
+
+
+def test_a_result_of_thousands_of_levels_is_a_damaged_one(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("[" * 100_000)
+    assert read_result(path) == {}
 
 
 def test_numpy_facts(tmp_path):

@@ -334,6 +334,25 @@ def test_how_numbers_are_written(
     assert f"| {cell} " in collect(tmp_path, metric=metric).to_markdown()
 
 
+def test_a_cell_of_fewer_runs_than_its_row_says_of_how_many(tmp_path: Path) -> None:
+    for seed, (loss, test) in enumerate([(0.3, 0.8), (None, 0.8), (0.5, None)]):
+        metrics = {"val/acc": 0.9 + seed / 100, "val/loss": loss} | (
+            {"test/acc": test} if test else {}
+        )
+        write_run(tmp_path / f"{seed}-seed={seed}", {"seed": seed}, {"metrics": metrics})
+    text = collect(tmp_path).to_markdown()
+    assert "| 3 | 91.00 ± 1.00 | 80.00 ± 0.00 (n=2) | 0.4000 ± 0.1414 (n=2) |" in text
+    assert "In no mean, because it is not finite or not known:\n\n- `1-seed=1`: val/loss\n" in text
+
+
+def test_a_cycle_that_was_cut_short_is_said(tmp_path: Path) -> None:
+    result = completed(0.9, steps=43, reason="cut short by max_time")
+    write_run(tmp_path / "0-seed=0", {"seed": 0}, result)
+    text = collect(tmp_path).to_markdown()
+    assert "1 job: 1 completed." in text
+    assert "- `0-seed=0`: completed after 43 of 100 steps: cut short by max_time" in text
+
+
 def test_a_seed_that_counts_twice_is_said(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, {"seed": 4}, completed(0.5))
@@ -515,6 +534,19 @@ def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"python -m lightning_onecycle.report: {message}\n"
 
 
+def test_the_command_prints_the_table_where_it_cannot_write(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path, content: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lightning_onecycle.report.table.write_whole", refuse)
+    main([str(sweep)])
+    output = capsys.readouterr().out
+    assert output.startswith("7 jobs: 4 completed")
+    assert "results are not written: [Errno 13] Permission denied" in output
+
+
 def test_the_command_takes_another_metric(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(sweep), "--metric", "val/loss"])
     printed = capsys.readouterr().out
@@ -685,6 +717,32 @@ def test_events_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:
     assert curve(found, "val/acc") == []
     path.unlink()
     assert curve(found, "val/acc") == []
+
+
+def test_both_ways_to_write_a_scalar_are_read(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "0", {}, completed(0.5))
+    with SummaryWriter(run) as writer:
+        writer.add_scalar("val/acc", 0.5, 1)
+        writer.add_scalar("val/acc", 0.75, 2, new_style=True)
+        writer.add_text("val/acc", "no number", 3)
+    (found,) = collect(tmp_path).runs
+    assert curve(found, "val/acc") == [(1, 0.5), (2, 0.75)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "hydra:\n  runtime:\n    cwd: /\n    choices:\n      schedule: step\n  verbose: false\n",
+        "hydra: {runtime: {cwd: /, choices: {schedule: step}}}\n",
+    ],
+)
+def test_the_options_of_the_groups_are_found_however_they_are_written(
+    tmp_path: Path, content: str
+) -> None:
+    run = write_run(tmp_path, {}, completed(0.5))
+    (run / ".hydra" / "hydra.yaml").write_text(content)
+    (found,) = collect(tmp_path).runs
+    assert found.choices == {"schedule": "step"}
 
 
 @pytest.mark.parametrize("missing", ["matplotlib", "tensorboard"])

@@ -7,21 +7,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
-from experiments.resume import arguments_for_hydra
 from lightning_onecycle.sweep import Job, JobFailed
-from lightning_onecycle.sweep.callback import file_name
-from lightning_onecycle.sweep.earlier import _parsed
+from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
+from lightning_onecycle.sweep.earlier import LOCK, parsed, remember, take_over
 from lightning_onecycle.sweep.job import _is_on_one_device
+from lightning_onecycle.sweep.lock import alone
+from lightning_onecycle.sweep.queue import in_the_queue
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
 ROOT = Path(__file__).parents[1]
@@ -30,11 +33,11 @@ NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
 
 
-def start(*options):
+def start(*options, cwd=ROOT):
     path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "train.py", *map(str, options)],
-        cwd=ROOT,
+        [sys.executable, str(ROOT / "train.py"), *map(str, options)],
+        cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -42,9 +45,9 @@ def start(*options):
     )
 
 
-def run(*options):
+def run(*options, cwd=ROOT):
     """Return the exit code and what was printed."""
-    process = start(*options)
+    process = start(*options, cwd=cwd)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -506,7 +509,7 @@ def test_submitit_on_this_machine(tmp_path, tasks):
     code, output = run(
         *QUIET, "-m", "hydra/launcher=submitit_local", f"hydra.launcher.tasks_per_node={tasks}",
         "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "trainer.max_epochs=2",
-        f"hydra.sweep.dir={tmp_path}",
+        f"hydra.sweep.dir={tmp_path}", cwd=tmp_path,  # from where nothing can be imported
     )  # fmt: skip
     assert code == 0, output
     results = results_of(tmp_path)
@@ -551,12 +554,14 @@ def test_slurm_gets_a_task_for_each_device(tmp_path):
         HydraConfig.instance().set_config(cfg)
         launcher = OmegaConf.to_container(cfg.hydra.launcher, resolve=False)
         launcher = {key: cfg.hydra.launcher[key] for key in launcher if key not in NOT_OF_SBATCH}
+        launcher["setup"] = list(launcher["setup"])
     names = SlurmExecutor._equivalence_dict()
     launcher = {names.get(key, key): value for key, value in launcher.items()}
     script = _make_sbatch_string(command="python", folder=tmp_path, **launcher)
     for line in ("nodes=2", "ntasks-per-node=4", "gpus-per-node=4", "partition=gpus"):
         assert f"#SBATCH --{line}" in script
     assert "#SBATCH --signal=USR2@120" in script
+    assert "\nexport SLURM_KILL_BAD_EXIT=1\n" in script
 
 
 def test_lightning_takes_its_ranks_from_slurm(monkeypatch):
@@ -639,15 +644,38 @@ def test_names_of_directories():
     assert len(file_name("é" * 300).encode()) < 255
 
 
-def test_a_directory_to_resume_may_end_with_a_quote(tmp_path):
-    directory = tmp_path / "0-+note='a b'"
-    (directory / ".hydra").mkdir(parents=True)
-    (directory / ".hydra" / "overrides.yaml").write_text('["+note=\'a b\'", "seed=1"]')
-    (directory / "checkpoints").mkdir()
-    (directory / "checkpoints" / "last.ckpt").touch()
-    once = arguments_for_hydra([f"resume={directory}"])
-    assert once[:2] == ["+note='a b'", "seed=1"]
-    assert arguments_for_hydra(once) == once  # as Lightning's further ranks are started
+def test_the_first_rank_holds_the_lock_and_one_that_is_started_again_waits_for_it(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "lock"
+    held = FileLock(path, thread_local=False)
+    held.acquire()
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    with alone(path):
+        pass
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    with pytest.raises(Timeout), alone(path):
+        pass
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    threading.Timer(0.5, held.release).start()
+    with alone(path):
+        assert not held.is_locked
+
+
+@pytest.mark.parametrize(
+    ("squeue", "expected"),
+    [
+        ("echo 7_0; echo 8", {"7_0", "8"}),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", set()),
+        ("echo 'Unable to contact slurm controller' >&2; exit 1", {"7_0", "7_1", "8"}),
+    ],
+)
+def test_which_jobs_are_in_the_queue(tmp_path, monkeypatch, squeue, expected):
+    (tmp_path / "squeue").write_text(f"#!/bin/sh\n{squeue}\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert in_the_queue(["7_0", "7_1", "8"]) == expected
 
 
 @pytest.mark.parametrize(
@@ -667,9 +695,57 @@ def test_which_jobs_are_on_one_device(trainer, expected):
     assert _is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_link_to_a_job_is_left_alone(tmp_path, linked):
+    root, elsewhere = tmp_path / "sweep", tmp_path / "elsewhere"
+    earlier_job = root / "1-seed=1"
+    there = elsewhere if linked else earlier_job
+    root.mkdir()
+    (there / ".hydra").mkdir(parents=True)
+    if linked:
+        earlier_job.symlink_to(elsewhere)
+    hydra = {"mode": "MULTIRUN", "runtime": {"output_dir": str(earlier_job)}}
+    OmegaConf.save({"hydra": hydra}, there / ".hydra" / "hydra.yaml")
+    remember(earlier_job, ["seed=1"])
+    (there / "result.json").write_text("{}")
+    os.utime(there, (0, 0))
+    (root / LOCK).touch()
+    now = root / "0-seed=1"
+    now.mkdir()
+    take_over(now, root, ["seed=1"])
+    assert (now / "result.json").exists() is not linked
+    assert earlier_job.exists() is linked
+
+
+def test_how_many_jobs_come_is_said_first(tmp_path, capsys):
+    options = ["seed=range(3)", "schedule=glob(step*)", "optimizer.lr=0.1,0.2", "budget=steps"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfg = compose("config", return_hydra_config=True)
+        cfg.hydra.sweeper.params = {"seed": "range(2)"}
+        cfg.hydra.overrides.task = options
+        _say_what_comes(cfg, Path("s"))
+    assert capsys.readouterr().out == "6 jobs in s; Hydra composes them first\n"
+
+
+def test_the_table_is_printed_though_the_disk_is_full(tmp_path, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_onecycle.sweep.callback.write_results", refuse)
+    monkeypatch.setattr("signal.signal", lambda *arguments: None)
+    _print_table(tmp_path)
+    assert capsys.readouterr().out == f"no job of {tmp_path} has begun\n"
+    (tmp_path / "0-seed=0").mkdir()
+    (tmp_path / "0-seed=0" / "result.json").write_text('{"status": "completed"}')
+    _print_table(tmp_path)
+    output = capsys.readouterr().out
+    assert "1 job: 1 completed." in output
+    assert "results are not written: [Errno 28] No space left on device" in output
+
+
 def test_the_outcome_of_a_job(tmp_path):
     job = Job(tmp_path / "0-a", tmp_path, ())
-    assert _parsed(["a.b=False", "c=0.10"]) == _parsed(["c=0.1", "a.b=false"])
+    assert parsed(["a.b=False", "c=0.10"]) == parsed(["c=0.1", "a.b=false"])
 
     def left(**result):
         job.directory.mkdir(exist_ok=True)
@@ -680,6 +756,7 @@ def test_the_outcome_of_a_job(tmp_path):
         job.outcome()
     assert left(status="completed", reason=None, metrics={"val/acc": 0.5}) == 0.5
     assert left(status="completed", reason=None, metrics={}) is None
+    assert left(status="completed", reason="cut short by max_time", metrics={"val/acc": 0.5}) == 0.5
     assert left(status="diverged", reason="loss is nan", metrics={}) is None
     with pytest.raises(JobFailed, match="0-a: killed by SIGKILL"):
         left(status="failed", reason="killed by SIGKILL")

@@ -1,9 +1,11 @@
 """train.py as a user runs it: real processes, real kills."""
 
+import csv
 import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.checkpoint_io import AtomicCheckpointIO
-from lightning_onecycle import LRCurve, Search
+from lightning_onecycle import LRCurve, Search, __version__
+from lightning_onecycle.report.record import RUNNING
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -24,8 +27,8 @@ QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 LONG = (*QUIET, "trainer.max_epochs=150", "callbacks.last_seconds.train_time_interval.seconds=0.1")
 
 
-def start(*options):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+def start(*options, **environment):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.Popen(
         [sys.executable, "train.py", *options],
         cwd=ROOT,
@@ -36,9 +39,9 @@ def start(*options):
     )
 
 
-def run(*options):
+def run(*options, **environment):
     """Return the exit code and what was printed."""
-    process = start(*options)
+    process = start(*options, **environment)
     output, _ = process.communicate(timeout=300)
     return process.returncode, output
 
@@ -63,9 +66,12 @@ def wait_for_steps(process, directory, steps):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The main job, as it comes."""
-    directory = tmp_path_factory.mktemp("finished")
-    code, output = run(*QUIET, f"hydra.run.dir={directory}")
+    """The main job, as it comes, on a machine that has SLURM's programs."""
+    directory, programs = (tmp_path_factory.mktemp(name) for name in ("finished", "programs"))
+    (programs / "srun").write_text("#!/bin/sh\n")
+    (programs / "srun").chmod(0o755)
+    path = os.pathsep.join([str(programs), os.environ["PATH"]])
+    code, output = run(*QUIET, f"hydra.run.dir={directory}", PATH=path)
     assert code == 0, output
     return directory, output
 
@@ -150,12 +156,12 @@ def test_main_job_is_in_tensorboard(finished):
     assert len({event.step for event in lrs}) == len(lrs) == 360
     assert max(event.value for event in lrs) == pytest.approx(0.2)
     assert lrs[-1].value == pytest.approx(0.2 / 1000)
-    plugins = {
-        value.metadata.plugin_data.plugin_name
-        for file in directory.glob("events*")
-        for value in values_in(file)
-    }
-    assert {"custom_scalars", "hparams"} <= plugins
+    values = [value for file in directory.glob("events*") for value in values_in(file)]
+    plugins = {value.metadata.plugin_data.plugin_name: value for value in values}
+    assert "hparams" in plugins
+    (layout,) = plugins["custom_scalars"].tensor.string_val
+    assert b"learning rate and momentum" in layout
+    assert b"sharpness" not in layout  # it is not measured, and its charts would be empty
 
 
 def values_in(file):
@@ -163,6 +169,23 @@ def values_in(file):
 
     for event in LegacyEventFileLoader(str(file)).Load():
         yield from event.summary.value
+
+
+def test_help_lists_groups_and_keys():
+    code, output = run("--help")
+    assert code == 0
+    assert output.startswith("Train a network with a schedule")
+    groups = {path.name for path in (ROOT / "conf").iterdir() if path.is_dir()} - {"hydra"}
+    lines = output.splitlines()
+    assert groups <= {line.partition(":")[0] for line in lines}
+    for key in ("num_training", "label_smoothing", "max_time", "pct_final"):
+        assert any(line.strip().startswith(f"{key}: ") for line in lines)
+
+
+def test_version_is_that_of_the_package():
+    code, output = run("--version")
+    assert code == 0
+    assert output.startswith(f"lightning-onecycle {__version__} (torch {torch.__version__}, ")
 
 
 @pytest.mark.parametrize(
@@ -310,6 +333,64 @@ def test_a_range_test_alone(tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_signal_in_a_range_test_ends_it_as_interrupted(tmp_path):
+    long = ("lr_find=only", "lr_find.num_training=20000", "lr_find.early_stop_threshold=null")
+    process = start("trainer=cpu", *long, f"hydra.run.dir={tmp_path}")
+    shown = ""
+    while "LR range test" not in shown:  # its progress bar
+        shown += process.stdout.read(1)
+        assert process.poll() is None, shown
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    result = result_of(tmp_path)
+    assert (result["status"], result["reason"]) == ("interrupted", "SIGTERMException")
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
+    tmp_path, uninterrupted
+):
+    directory = tmp_path / "run"
+    command = (*LONG, f"hydra.run.dir={directory}", "resume=auto")
+    process = start(*command)
+    wait_for_steps(process, directory, 500)
+    # While it runs, no other run may write there.
+    code, output = run(*command)
+    assert code == 1
+    assert f"hydra.run.dir must be free, got {directory}: another process" in output
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert result_of(directory)["reason"] == "still running, or killed"
+    code, output = run(*command)
+    assert code == 0, output
+    assert "of them taken" in output
+    assert_same_end(directory, uninterrupted)
+    before = result_of(directory)
+    code, output = run(*command)
+    assert code == 0, output
+    assert "completed before, not run again" in output
+    code, output = run(*command, "optimizer.lr=0.1")
+    assert code == 1
+    assert "whose run had anything else and not optimizer.lr=0.1" in output
+    assert "Traceback" not in output
+    assert result_of(directory) == before
+    assert OmegaConf.load(directory / ".hydra" / "config.yaml").optimizer.lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["resume=auto"], "resume=auto needs a directory that is the same each time"),
+        (["resume=auto", "-m", "seed=0,1"], "resume must be given to a single run, got 'auto'"),
+    ],
+)
+def test_what_cannot_go_on_by_itself_is_refused(options, message):
+    code, output = run(*options)
+    assert code == 1
+    assert message in output
+
+
 def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     short = (*QUIET, "trainer.max_epochs=3")
     code, output = run(*short, "lr_find=then_fit", f"hydra.run.dir={tmp_path / 'both'}")
@@ -397,24 +478,54 @@ def test_resume_whatever_the_directory_is_called(tmp_path):
 
 
 def test_resume_with_another_option_of_a_group(tmp_path):
-    options = ("trainer.max_epochs=2", "schedule=triangular", "schedule.cycles=2")
-    code, output = run(*QUIET, *options, f"hydra.run.dir={tmp_path}")
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "short.yaml").write_text(
+        "# @package _global_\ntrainer: {max_epochs: 2}\n"
+    )
+    options = ("experiment=short", "schedule=triangular", "schedule.cycles=2", "logger=csv")
+    options = (f"--config-dir={tmp_path / 'mine'}", *options, "+trainer.barebones=false")
+    directory = tmp_path / "run"
+    code, output = run(*QUIET, *options, f"hydra.run.dir={directory}")
     assert code == 0, output
-    code, output = run(f"resume={tmp_path}", "schedule=step", "trainer.max_epochs=3")
+    # The directory of configurations holds, and what was added may be added again.
+    now = ("schedule=step", "trainer.max_epochs=3", "+trainer.barebones=false")
+    code, output = run(f"resume={directory}", *now)
     assert code == 0, output
     assert "step over 54 steps, 36 of them taken" in output
     assert "other phases" in output
+    for part, steps in (("version_0", range(36)), ("version_1", range(36, 54))):
+        with (directory / "csv" / part / "metrics.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["lr"]]
+        assert [int(row["step"]) for row in rows] == list(steps)
+    assert not list(directory.glob("events*"))
+    assert "tensorboard" not in output
+
+
+def files_in(directory):
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def test_a_run_is_not_written_over(finished):
     directory, _ = finished
-    before, record = result_of(directory), directory / ".hydra" / "overrides.yaml"
-    options = OmegaConf.load(record)
+    before = files_in(directory)
     code, output = run(*QUIET, "data.batch_size=32", f"hydra.run.dir={directory}")
     assert code == 1
     assert "hydra.run.dir must be a new directory" in output
-    assert result_of(directory) == before
-    assert OmegaConf.load(record) == options  # with which it goes on, if it is resumed
+    assert files_in(directory) == before
+
+
+def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, finished):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    interrupted = result_of(directory) | {"status": "interrupted", "reason": RUNNING}
+    (directory / "result.json").write_text(json.dumps(interrupted))
+    before = files_in(directory)
+    code, output = run(f"resume={directory}", "optimizer=adamw", "trainer.max_epochs=40")
+    assert code == 1
+    message = "optimizer must stay torch.optim.SGD with resume, got torch.optim.AdamW"
+    assert output.splitlines()[-1] == f"train.py: {message}"
+    after = files_in(directory)
+    assert {path for path in after if after[path] != before.get(path)} == {directory / "train.log"}
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

@@ -24,11 +24,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # "±" is not in every terminal's alphabet
         sys.stdout.reconfigure(errors="replace")
     try:
-        print(collect(**options).to_markdown())
-        write_results(**options)
+        table = collect(**options)
     except (OSError, ValueError) as error:
         sys.exit(f"{_PROGRAM}: {error}")
+    print(table.to_markdown())
+    try:
+        write_results(**options)
+    except OSError as error:  # the table is what was asked for
+        print("results are not written:", error)
+        return
     root = Path(options["directory"])
+    if not any(run.events for run in table.runs):
+        print("no results.png: no run has event files of TensorBoard, from which it is drawn")
     print("results:", *filter(Path.is_file, map(root.joinpath, _FILES)))
 
 

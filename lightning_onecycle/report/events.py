@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_onecycle.report.runs import Run, once_per_file
@@ -42,14 +44,36 @@ def curve(run: Run, tag: str) -> Points:
 @once_per_file
 def _scalars(path: Path) -> dict[str, Points]:
     try:
-        from tensorboard.backend.event_processing import event_accumulator as reading
+        from google.protobuf.message import DecodeError
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.util.tensor_util import make_ndarray
     except ImportError as error:
         raise ImportError("curves need TensorBoard: pip install tensorboard") from error
-    # 0 keeps every scalar; pictures and graphs are passed over.
-    keep = dict.fromkeys(reading.DEFAULT_SIZE_GUIDANCE, 1) | {reading.SCALARS: 0}
-    accumulator = reading.EventAccumulator(str(path), size_guidance=keep)
-    accumulator.Reload()
-    return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
-        for tag in accumulator.Tags()["scalars"]
-    }
+    points: dict[str, Points] = {}
+    with contextlib.suppress(DecodeError):
+        for record in _records(path.read_bytes()):
+            event = Event.FromString(record)
+            for value in event.summary.value:
+                if value.HasField("simple_value"):
+                    scalar = value.simple_value
+                elif value.metadata.plugin_data.plugin_name == "scalars":
+                    scalar = float(make_ndarray(value.tensor))
+                else:
+                    continue
+                points.setdefault(value.tag, []).append((event.step, scalar))
+    return points
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Yield what TensorBoard's writer has written, as far as it is whole.
+
+    A record is its length, 8 bytes, a checksum of it, 4, the data, and a checksum of them, 4.
+    TensorBoard computes the checksums in Python, which takes nine tenths of the time of reading.
+    """
+    start = 12
+    while start <= len(content):
+        (length,) = struct.unpack_from("<Q", content, start - 12)
+        if start + length + 4 > len(content):
+            return
+        yield content[start : start + length]
+        start += length + 16

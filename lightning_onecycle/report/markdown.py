@@ -6,7 +6,7 @@ import re
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,6 +53,9 @@ def markdown(table: Table) -> str:
     ):
         if runs:
             parts.append(f"{heading}:\n\n" + "\n".join(map(_story, runs)))
+    without = [f"- `{run.job}`: {', '.join(names)}" for run, names in _without_values(table)]
+    if without:
+        parts.append("In no mean, because it is not finite or not known:\n\n" + "\n".join(without))
     parts.append(f"This table again: `{command(table)}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -84,14 +87,19 @@ def options(table: Table) -> list[list[str]]:
 
 
 def mean_and_std(group: Group, metric: str) -> str:
-    """Return mean ± sample standard deviation, as far as there are enough completed runs."""
+    """Return mean ± sample standard deviation, as far as there are enough completed runs.
+
+    Where not all of them have a value, it says how many have.
+    """
     mean, std = group.mean(metric), group.std(metric)
     if mean is None:
         return ""
     scale, digits = 1.0, ".4f" if mean == 0 or 1e-3 <= abs(mean) < 1e6 else ".2e"
     if percent(metric):
         scale, digits = 100.0, ".2f"
-    return " ± ".join(f"{scale * value:{digits}}" for value in (mean, std) if value is not None)
+    result = " ± ".join(f"{scale * value:{digits}}" for value in (mean, std) if value is not None)
+    n = len(group.values(metric))
+    return result if n == len(group.completed) else f"{result} (n={n})"
 
 
 def failures(runs: Sequence[Run]) -> str:
@@ -114,7 +122,7 @@ def _columns(table: Table) -> list[Column]:
     groups = table.groups
     columns = [Column(key, cells) for key, cells in zip(table.swept, options(table), strict=True)]
     columns.append(Column("n", [str(len(group.completed)) for group in groups]))
-    for metric in dict.fromkeys((table.metric, *_METRICS)):
+    for metric in _shown_metrics(table):
         heading = f"{metric} %" if percent(metric) else metric
         columns.append(Column(heading, [mean_and_std(group, metric) for group in groups]))
     columns += [
@@ -125,6 +133,10 @@ def _columns(table: Table) -> list[Column]:
     columns.append(Column("steps/s", [_speed(group) for group in groups]))
     columns.append(Column("not completed", [failures(group.runs) for group in groups]))
     return columns
+
+
+def _shown_metrics(table: Table) -> list[str]:
+    return list(dict.fromkeys((table.metric, *_METRICS)))
 
 
 def _differs(column: Column, groups: Sequence[Group]) -> bool:
@@ -157,7 +169,8 @@ def _count(runs: Sequence[Run]) -> str:
 def _same(table: Table, columns: Sequence[Column]) -> str:
     """Say what all runs have in common: what was chosen, and what is no column for that reason."""
     first = next((run for run in table.runs if run.configured), table.runs[0])
-    keys = [key for key in (*first.choices, *first.overrides) if key not in (*table.swept, "seed")]
+    left_out = (*table.swept, "seed", "logger")
+    keys = [key for key in (*first.choices, *first.overrides) if key not in left_out]
     chosen = {key: text(first.option(key)) for key in keys}
     said = [f"{key}={v}" for key, v in chosen.items() if v not in ("", "default", "off")]
     said += [f"{c.heading} {next(filter(None, c.cells))}" for c in columns]
@@ -174,6 +187,14 @@ def _order(table: Table) -> str:
     better = "lowest" if table.lowest else "highest"
     first = f"; {better} {table.metric} first" if table.metric in known else ""
     return f"Means over the completed runs ± sample standard deviation{first}."
+
+
+def _without_values(table: Table) -> Iterator[tuple[Run, list[str]]]:
+    """Yield each completed run with those of its metrics that are shown and have no value."""
+    for run in table.runs:
+        names = [m for m in _shown_metrics(table) if run.metrics.get(m, 0.0) is None]
+        if run.completed and names:
+            yield run, names
 
 
 def _repeated_seed(group: Group) -> bool:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_onecycle._files import write_whole
 from lightning_onecycle._lightning import Callback, of_either_lightning
 from lightning_onecycle.batch_size import BatchSizeSchedule
+from lightning_onecycle.budget import time_limit
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.report.divergence import Diverged
@@ -24,6 +27,8 @@ STARTING, RUNNING, TESTING = (
     f"still {doing}, or killed" for doing in ("starting again", "running", "testing")
 )
 """Reasons of a run that has not said how it ended."""
+CUT = "cut short"
+"""How the reason of a completed run begins whose cycle was not to come to its end."""
 
 
 class RunRecord(Callback):
@@ -32,6 +37,10 @@ class RunRecord(Callback):
     It is written when training starts, after each epoch, after testing and at the end, whatever
     the end is. Until the run has ended otherwise it says ``"interrupted"``, which is then what a
     killed run leaves. List this callback behind the `ScheduleCallback` that it reads.
+
+    A run whose validation loss is not finite at its end is ``"diverged"``. One that was stopped
+    before its cycle was complete, as by ``max_time`` or ``EarlyStopping``, is ``"completed"`` and
+    has a ``reason``.
 
     The file holds the facts as given, ``total_steps``, ``steps`` (taken by the optimizer),
     ``max_lr``, ``world_size``, ``effective_batch_size``, ``epochs``, ``fit_seconds`` (validation
@@ -56,8 +65,14 @@ class RunRecord(Callback):
         self.path = Path(path)
         self.facts = facts
         self.result: dict[str, Any] = {}
+        self._reason: str | None = None  # of how training has ended
         self._seconds_before = 0.0
         self._started: float | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether training has begun, since the last ``fit`` or at all."""
+        return self._started is not None
 
     def state_dict(self) -> dict[str, float]:
         """Return the seconds spent, so that a resumed run counts them too."""
@@ -73,7 +88,7 @@ class RunRecord(Callback):
         if trainer.ckpt_path is not None and self.path.is_file():
             try:
                 self.result = json.loads(self.path.read_text())
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 rank_zero_warn(f"{self.path} cannot be read and is written anew: {error}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,16 +101,18 @@ class RunRecord(Callback):
         self._update(trainer, "interrupted", RUNNING)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write that the run is complete."""
-        self._update(trainer, "completed", None)
+        """Write that training has come to its end."""
+        self._update(trainer, *self._end(trainer))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add what was measured at the end of training, by callbacks behind this one."""
         if self._started is None:  # it was at its end when it was resumed
-            self._update(trainer, "completed", None)
+            if not is_complete(self.result) and self.result.get("status") != "diverged":
+                self._update(trainer, *self._end(trainer))
         elif self.result:
             self.result["metrics"] = self._metrics(trainer)
             self._write(trainer)
+        self._reason = self.result.get("reason")
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the test is not over."""
@@ -106,7 +123,7 @@ class RunRecord(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the metrics of the test set."""
         metrics = self.result.get("metrics", {}) | _finite(trainer.callback_metrics)
-        self.result = self.facts | self.result | {"reason": None, "metrics": metrics}
+        self.result = self.facts | self.result | {"reason": self._reason, "metrics": metrics}
         self._write(trainer)
 
     def on_exception(
@@ -129,6 +146,18 @@ class RunRecord(Callback):
             self.result = self.facts | {"status": status, "reason": reason, "metrics": {}}
             self._write(trainer)
 
+    def _end(self, trainer: Trainer) -> tuple[Status, str | None]:
+        """Return what has become of a training that has come to its end."""
+        for name, value in trainer.callback_metrics.items():
+            if "val" in name and "loss" in name and not math.isfinite(value):
+                return "diverged", f"{name} is {float(value)} at the end of training"
+        schedules = [c for c in trainer.callbacks if isinstance(c, ScheduleCallback)]  # type: ignore[attr-defined]
+        scheduler = next((s for c in schedules if c.budget == "steps" for s in c.schedulers), None)
+        # Steps that a gradient scaler skips are missing in the end, too.
+        if trainer.should_stop and scheduler and scheduler.last_epoch < scheduler.total_steps:
+            return "completed", f"{CUT} by {_who_stopped(trainer)}"
+        return "completed", None
+
     def _seconds(self) -> float:
         running = 0.0 if self._started is None else time.monotonic() - self._started
         return self._seconds_before + running
@@ -141,9 +170,13 @@ class RunRecord(Callback):
                 scheduler = callback.schedulers[0]
                 steps, total = scheduler.last_epoch, scheduler.total_steps
                 peak = max(scheduler.max_lrs)
+        if self._started is None:  # no schedule has been planned
+            total = self.result.get("total_steps", total)
         changes = any(isinstance(c, BatchSizeSchedule) for c in trainer.callbacks)  # type: ignore[attr-defined]
         batch_size = None if changes else self.facts.get("batch_size")
-        per_step = trainer.world_size * trainer.accumulate_grad_batches
+        # The last step of an epoch has what is left; with fewer batches, so has each step.
+        batches = min(trainer.accumulate_grad_batches, trainer.num_training_batches)
+        per_step = int(trainer.world_size * max(batches, 1))
         self.result = self.facts | {
             "total_steps": total,
             "steps": steps,
@@ -173,19 +206,30 @@ class RunRecord(Callback):
             write_result(self.path, self.result)
 
 
+def is_complete(result: Mapping[str, Any]) -> bool:
+    """Return whether a run has come to its end, and its test if it has one."""
+    reason = result.get("reason")
+    return result.get("status") == "completed" and (not reason or reason.startswith(CUT))
+
+
+def _who_stopped(trainer: Trainer) -> str:
+    timer = time_limit(trainer)
+    if timer is not None and (timer.time_remaining() or 0.0) <= 0.0:
+        return "max_time"
+    callbacks = (c for c in trainer.callbacks if isinstance(c, of_either_lightning(EarlyStopping)))  # type: ignore[attr-defined]
+    return next((type(callback).__name__ for callback in callbacks), "trainer.should_stop")
+
+
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Write ``result.json``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")  # ranks may fail together
-    unfinished.write_text(json.dumps(result, indent=2, default=float) + "\n")
-    os.replace(unfinished, path)
+    write_whole(path, json.dumps(result, indent=2, default=float) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """Read ``result.json``; nothing if it is missing or damaged."""
     try:
         result = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
 

@@ -18,6 +18,8 @@ T = TypeVar("T")
 RESULT, CONFIG = "result.json", ".hydra"
 _CACHED = 16_384  # files; a long sweep is looked at after each job
 _STARTING = re.compile(r"resume$|hydra[./]")
+# Where Hydra writes ``hydra.runtime.choices``.
+_CHOICES = re.compile(r"^  runtime:\n(?:    .*\n)*?    choices:\n((?:      .*\n)+)", re.MULTILINE)
 # libyaml is ten times as fast; wheels of PyYAML have it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -157,9 +159,7 @@ def _read(path: Path, job: str, events: list[Path]) -> Run:
     metrics, status, reason = (facts.pop(name, None) for name in ("metrics", "status", "reason"))
     given = _settings(path / CONFIG / "overrides.yaml") or facts.get("overrides")
     facts.pop("overrides", None)
-    choices = _settings(path / CONFIG / "hydra.yaml")
-    for name in ("hydra", "runtime", "choices"):
-        choices = _mapping(choices).get(name)
+    choices = _settings(path / CONFIG / "hydra.yaml", _choices)
     if problem or not isinstance(status, str):
         status, reason = "failed", problem or f"{RESULT} has no status"
     return Run(
@@ -195,10 +195,23 @@ def _result(path: Path) -> tuple[dict[str, Any], str | None]:
     return dict(result), None
 
 
-def _settings(path: Path) -> Any:
+@once_per_file
+def _choices(path: Path) -> Any:
+    """Return the option of each config group, which ``hydra.yaml`` has in one part of many."""
+    content = path.read_text(encoding="utf-8")
+    part = _CHOICES.search(content)
+    if part is not None:
+        return yaml.load(part[1], _Loader)
+    choices = yaml.load(content, _Loader)
+    for name in ("hydra", "runtime", "choices"):
+        choices = _mapping(choices).get(name)
+    return choices
+
+
+def _settings(path: Path, read: Callable[[Path], Any] = _yaml) -> Any:
     """Return what a YAML file holds, or None: a run can do without its configuration."""
     try:
-        return _yaml(path)
+        return read(path)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from filelock import FileLock
 from lightning.fabric.utilities import rank_zero_warn
 
+from lightning_onecycle._files import write_whole, write_whole_bytes
 from lightning_onecycle.report.markdown import markdown
 from lightning_onecycle.report.runs import Run, read_runs, text
 
@@ -205,31 +205,25 @@ def write_results(
     read_runs(directory)  # no lock is left where there is nothing to write
     with FileLock(directory / _LOCK):
         table = collect(directory, metric=metric, lowest=lowest)
-        _replace(directory / "results.csv", table.to_csv().encode(errors="replace"))
-        _replace(directory / "results.md", table.to_markdown().encode(errors="replace"))
+        write_whole(directory / "results.csv", table.to_csv())
+        write_whole(directory / "results.md", table.to_markdown())
         if plot:
             try:
                 picture = _picture(table)
             except ImportError as error:
                 rank_zero_warn(f"{directory / 'results.png'} is not drawn: {error}")
             else:
-                _replace(directory / "results.png", picture)
+                if picture is not None:
+                    write_whole_bytes(directory / "results.png", picture)
     return table
 
 
-def _picture(table: Table) -> bytes:
+def _picture(table: Table) -> bytes | None:
     from lightning_onecycle.report.comparison_plot import plot_comparison
 
-    file = io.BytesIO()
     figure = plot_comparison(table)
-    if figure is not None:
-        figure.savefig(file, format="png")
+    if figure is None:
+        return None
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
     return file.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file at once, if there is something to write."""
-    if content:
-        unfinished = path.with_name(f".{path.name}.tmp")
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)

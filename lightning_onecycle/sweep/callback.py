@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import hashlib
 import logging
+import math
+import os
 import re
 import shlex
 import signal
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle.report import write_results
-from lightning_onecycle.sweep.earlier import LOCK
+from lightning_onecycle.report import collect, read_result, write_results
+from lightning_onecycle.sweep.earlier import CHECKPOINT, LOCK, RESULT, is_over
+from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
+from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
 log = logging.getLogger(__name__)
 _PROBE_BYTES = 1_000_000
@@ -39,11 +44,27 @@ class Sweep(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a directory that cannot be written to."""
-        _check_writable("hydra.run.dir", Path(config.hydra.run.dir))
+        """Refuse a directory that cannot be written to, or that an earlier run is in."""
+        directory = Path(config.hydra.run.dir)
+        _check_writable("hydra.run.dir", directory)
+        # Here, because Hydra writes its record of the new run before that begins.
+        resume, has_checkpoint = config.get("resume", ""), (directory / CHECKPOINT).is_file()
+        if resume is None and has_checkpoint:
+            sys.exit(
+                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
+                " give resume=DIR to go on with it"
+            )
+        if resume and (has_checkpoint or is_over(read_result(directory / RESULT))):
+            config.hydra.output_subdir = None  # The record stays that of the run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse it for a sweep, or if another sweep is at work in it."""
+        """Refuse it for a sweep, or if another sweep is at work in it; look after its jobs."""
+        launch = Launch.of_this_process()
+        if launch is not None and launch.processes > 1:
+            sys.exit(
+                f"a sweep must be started as one process, got {launch.processes} from {launch.by}:"
+                " its jobs start ranks of their own"
+            )
         root = Path(config.hydra.sweep.dir)
         _check_writable("hydra.sweep.dir", root)
         lock = FileLock(root / LOCK)
@@ -55,8 +76,18 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
+        if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
+            signal.signal(signal.SIGUSR1, lambda number, _: None)
+        # The processes of a cluster's launcher import the program from wherever they are started.
+        paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
+        _say_what_comes(config, root)
         atexit.register(_print_table, root)
+        if "submitit" in config.hydra.launcher._target_:
+            watch_over_jobs()
+        if config.hydra.launcher._target_.endswith("SlurmLauncher"):
+            wait_for_earlier_jobs(config.hydra.launcher.submitit_folder)
 
 
 def file_name(text: str) -> str:
@@ -79,14 +110,11 @@ OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
 def _check_writable(key: str, directory: Path) -> None:
-    probe = directory / ".probe"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(bytes(_PROBE_BYTES))
-        probe.unlink()
+        with TemporaryFile(dir=directory) as probe:  # ranks may do so at the same time
+            probe.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            probe.unlink()
         sys.exit(f"{key} must be a directory that can be written to, got {directory}: {error}")
 
 
@@ -103,11 +131,33 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
         )
 
 
+def _say_what_comes(config: DictConfig, root: Path) -> None:
+    """Print a line before Hydra composes all jobs, which takes some tenths of a second for each."""
+    if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+        return
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    counts = {
+        o.get_key_element(): len(list(o.sweep_string_iterator())) if o.is_discrete_sweep() else 1
+        for o in parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    }
+    jobs = math.prod(counts.values())
+    print(f"{jobs:,} job{'s' * (jobs != 1)} in {root}; Hydra composes them first", flush=True)
+
+
 def _print_table(root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(FileNotFoundError):  # no job has begun
-        table = write_results(root, plot=False).to_markdown()
-        print(f"\n{table}\nresults: {root / 'results.md'}", flush=True)
+    try:
+        table = collect(root).to_markdown()
+    except FileNotFoundError:
+        print(f"no job of {root} has begun", flush=True)
+        return
+    print(f"\n{table}", flush=True)
+    try:
+        write_results(root, plot=False)
+        print(f"results: {root / 'results.md'}", flush=True)
         if any(root.rglob("events.out.tfevents.*")):
             print(f"look: tensorboard --logdir {shlex.quote(str(root))}", flush=True)
         write_results(root)
+    except OSError as error:
+        print(f"results are not written: {error}", flush=True)

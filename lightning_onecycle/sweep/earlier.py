@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from lightning_onecycle.report import read_result, write_result
+from lightning_onecycle.report.record import is_complete
 
 LOCK = ".sweep.lock"
 """In a sweep's directory; touched when a sweep starts in it."""
@@ -27,9 +29,20 @@ class JobFailed(CompactHydraException):
     """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
 
 
+def is_over(result: Mapping[str, Any]) -> bool:
+    """Return whether a run has come to an end that another run would only repeat."""
+    return is_complete(result) or result.get("status") == "diverged"
+
+
 def remember(directory: Path, overrides: Sequence[str]) -> None:
     """Keep what a job is given, for a later sweep in the same directory."""
     write_result(directory / GIVEN, {"overrides": list(overrides)})
+
+
+def start_anew(directory: Path) -> None:
+    """Remove what a run that came to no checkpoint has left, so that nothing is there twice."""
+    for path in (directory / RESULT, *directory.glob("events.out.tfevents.*")):
+        path.unlink(missing_ok=True)
 
 
 def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
@@ -39,7 +52,8 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
 
     Args:
         directory: Where the job is to run now. One in which it has run already is left alone.
-        root: The sweep's directory. What no sweep has written there is left alone.
+        root: The sweep's directory. What no sweep has written there is left alone, and so is a
+            symbolic link.
         overrides: What the job is given.
     """
     if (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file():
@@ -48,7 +62,8 @@ def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     for other in root.iterdir():
         if (
             other != directory
-            and _options(other) == _parsed(overrides)
+            and not other.is_symlink()
+            and _options(other) == parsed(overrides)
             and other.stat().st_mtime < began
             and _is_of_a_sweep(other)
         ):
@@ -75,7 +90,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     Raises:
         JobFailed: If it was given others. Hydra's record of them is put back.
     """
-    earlier, given = _options(directory), _parsed(overrides)
+    earlier, given = _options(directory), parsed(overrides)
     has_run = (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file()
     if earlier == given or not has_run:
         return
@@ -84,7 +99,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
         raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
     restore_record(directory, _given(directory) or [])
     raise JobFailed(
-        f"{rule} whose {name} had {_listed(earlier - given)} and not {_listed(given - earlier)}"
+        f"{rule} whose {name} had {listed(earlier - given)} and not {listed(given - earlier)}"
     )
 
 
@@ -108,10 +123,10 @@ def _given(directory: Path) -> list[str] | None:
 
 def _options(directory: Path) -> set[str] | None:
     given = _given(directory)
-    return None if given is None else _parsed(given)
+    return None if given is None else parsed(given)
 
 
-def _parsed(overrides: Sequence[str]) -> set[str]:
+def parsed(overrides: Sequence[str]) -> set[str]:
     """Return the options as Hydra understands them: a sweep says False, and a person false."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {f"{o.get_key_element()}={o.value()}" for o in parsed}
@@ -125,5 +140,6 @@ def _is_of_a_sweep(directory: Path) -> bool:
     return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
 
 
-def _listed(options: set[str]) -> str:
+def listed(options: set[str]) -> str:
+    """Return options as a message names them."""
     return ", ".join(sorted(options)) or "anything else"

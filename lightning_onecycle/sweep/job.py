@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -30,7 +30,9 @@ from lightning_onecycle.report import (
 )
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep import earlier
+from lightning_onecycle.sweep.command_line import config_flags, hydra_options
 from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
+from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
@@ -45,7 +47,6 @@ Task = Callable[[DictConfig], Any]
 _LOCK = ".job.lock"
 _METRIC = "val/acc"
 _SECONDS_BETWEEN_PICTURES = 30.0
-_OF_SWEEPS = ("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
 
 
 def job(*, share: Task | None = None) -> Callable[[Task], Task]:
@@ -137,9 +138,7 @@ class Job:
     @property
     def is_over(self) -> bool:
         """Whether it has come to an end that another run would only repeat."""
-        result = self.result
-        complete = result.get("status") == "completed" and not result.get("reason")
-        return complete or result.get("status") == "diverged"
+        return earlier.is_over(self.result)
 
     @property
     def can_go_on(self) -> bool:
@@ -170,7 +169,7 @@ class Job:
                 self._prepare(cfg)
                 self._run_in_a_process(task, cfg, share)
             finally:
-                write_results(self.root, plot=_is_due(self.root / "results.png"))
+                self._write_table(plot=_is_due(self.root / "results.png"))
             return self.outcome()
 
     def outcome(self) -> float | None:
@@ -195,33 +194,21 @@ class Job:
             goes_on: Whether the run goes on from the job's checkpoint.
         """
         hydra = HydraConfig.get()
-        flags = {"main": "--config-path", "command-line": "--config-dir"}
-        config = [
-            f"--config-name={hydra.job.config_name}",
-            *(
-                f"{flags[source.provider]}={source.path}"
-                for source in hydra.runtime.config_sources
-                if source.schema == "file" and source.provider in flags
-            ),
-        ]
-        own = [o for o in hydra.overrides.hydra if not o.lstrip("+~").startswith(_OF_SWEEPS)]
         directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
         given = [f"resume={directory}"] if goes_on else list(self.overrides)
         # Hydra's record of the job is in the directory already, and says that it is of a sweep.
         where = ["hydra.mode=RUN", f"hydra.run.dir={directory}", "hydra.output_subdir=null"]
-        return [*self.program, *config, *given, *own, *where]
+        own = hydra_options(hydra)
+        return [*self.program, *config_flags(hydra), *given, *own, *where]
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        lock = FileLock(self.directory / _LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise JobFailed(f"{self.name}: another process is at work on it") from None
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(alone(self.directory / _LOCK))
+            except Timeout:
+                raise JobFailed(f"{self.name}: another process is at work on it") from None
             yield
-        finally:
-            lock.release()
 
     def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
         """Have it go on from its checkpoint, or start anew where it has not come to one."""
@@ -233,23 +220,28 @@ class Job:
             return  # the first sees to the files
         earlier.remember(self.directory, self.overrides)
         if not self.can_go_on:
-            (self.directory / RESULT).unlink(missing_ok=True)
-            for events in self.directory.glob("events.out.tfevents.*"):
-                events.unlink()
+            earlier.start_anew(self.directory)
         elif self.result:  # should it end before it can say so itself
             write_result(self.directory / RESULT, self.result | {"reason": STARTING})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
-        earlier.refuse_other_options(self.directory, self.name, self.overrides)
-        if not self.is_over:
-            self._prepare(cfg, rank)
-            take_rank()
-            try:
-                self._run_here(task, cfg)
-            finally:
-                if rank == 0:
-                    write_results(self.root)
+        take_rank()
+        with self._alone():
+            earlier.refuse_other_options(self.directory, self.name, self.overrides)
+            if not self.is_over:
+                self._prepare(cfg, rank)
+                try:
+                    self._run_here(task, cfg)
+                finally:
+                    if rank == 0:
+                        self._write_table()
         return self.outcome()
+
+    def _write_table(self, plot: bool = True) -> None:
+        try:
+            write_results(self.root, plot=plot)
+        except OSError as error:  # a full disk; what the job has come to is its own affair
+            log.error(f"the table of {self.root} is not written: {error}")
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
         if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:

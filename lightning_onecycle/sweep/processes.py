@@ -59,7 +59,8 @@ def run_in_a_fork(run: Callable[[], None]) -> End:
     def in_a_session_of_its_own() -> None:
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
         _end_with_parent()
         run()
 

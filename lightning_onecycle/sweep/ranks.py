@@ -1,10 +1,62 @@
-"""A job whose ranks a cluster's launcher has started, each in a process of its own."""
+"""Processes that a launcher has started: srun, torchrun, or submitit for a job of a sweep."""
 
 from __future__ import annotations
 
 import os
+import warnings
+from typing import NamedTuple
 
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from omegaconf import DictConfig
+
+
+class Launch(NamedTuple):
+    """How a launcher has started this process.
+
+    Attributes:
+        by: The launcher: ``"srun"``, ``"torchrun"``, or ``"sbatch"`` for a batch script that runs
+            the program without srun.
+        processes: How many it has started, or is said to start.
+        nodes: On how many nodes.
+        rank: Which of them this is.
+        restarts: How often it has started them before.
+    """
+
+    by: str
+    processes: int
+    nodes: int
+    rank: int
+    restarts: int
+
+    @classmethod
+    def of_this_process(cls) -> Launch | None:
+        """Return how it was started; None where that was no launcher."""
+        env = os.environ
+        if TorchElasticEnvironment.detect():
+            names = ("WORLD_SIZE", "GROUP_WORLD_SIZE", "RANK", "TORCHELASTIC_RESTART_COUNT")
+            return cls("torchrun", *(int(env[name]) for name in names))
+        if is_of_slurm():
+            by = "srun" if "SLURM_STEP_ID" in env else "sbatch"
+            nodes = env.get("SLURM_STEP_NUM_NODES", env.get("SLURM_NNODES", 1))
+            rank, restarts = env.get("SLURM_PROCID", 0), env.get("SLURM_RESTART_COUNT", 0)
+            return cls(by, int(env["SLURM_NTASKS"]), int(nodes), int(rank), int(restarts))
+        return None
+
+
+def is_of_slurm() -> bool:
+    """Return whether Lightning takes its ranks from SLURM here, without its hint where not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        return SLURMEnvironment.detect()
+
+
+def is_first() -> bool:
+    """Return whether this process is the first rank, as far as its environment says."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    rank = next((os.environ[name] for name in names if name in os.environ), "0")
+    return int(rank) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
 
 
 def rank_of_many(cfg: DictConfig) -> int | None:

@@ -1,0 +1,139 @@
+"""Runs that srun or torchrun starts: one directory for all ranks, and a rank for each device."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from datetime import datetime, timedelta
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
+from torch.distributed import TCPStore, init_process_group
+
+from experiments.build import UsageError
+from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
+
+_OF_SUBMITIT = "SUBMITIT_EXECUTOR"
+_LONGEST_WAIT = timedelta(minutes=30)  # as Lightning's ranks wait for each other
+
+
+def options_for_all_ranks(options: list[str]) -> list[str]:
+    """Return what a launcher's ranks are given besides.
+
+    All have one directory, Hydra's record in it is the first rank's, and a run that is started
+    again goes on.
+    """
+    launch = Launch.of_this_process()
+    if launch is None or launch.by == "sbatch" or _OF_SUBMITIT in os.environ:
+        return []
+    given = {option.lstrip("+").partition("=")[0] for option in options}
+    more = []
+    if "hydra.run.dir" not in given and (name := _name_for_all_ranks(launch)):
+        more.append(f"hydra.run.dir=logs/runs/{name}_${{hydra.runtime.choices.schedule}}")
+    if "resume" not in given and launch.restarts:
+        more.append("resume=auto")
+    if launch.rank:
+        more.append("hydra.output_subdir=null")
+    return more
+
+
+def _name_for_all_ranks(launch: Launch) -> str | None:
+    """Return the same name on all ranks, and when they are started again."""
+    if launch.by == "srun":
+        return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
+    store = _store_of_torchrun()
+    if store is None:
+        return None
+    if launch.rank == 0 and not store.check(["train.py"]):
+        store.set("train.py", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}")
+    return store.get("train.py").decode()
+
+
+def _store_of_torchrun() -> TCPStore | None:
+    """Return the store that torchrun keeps for all its ranks, and all their restarts."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def join_ranks(trainer: Trainer) -> None:
+    """Let torchrun's ranks meet in a store of the first of them.
+
+    Left alone, they meet in torchrun's own store. That has the addresses of the ranks before a
+    restart, for which the new ones would wait.
+    """
+    launch = Launch.of_this_process()
+    if launch is None or launch.by != "torchrun" or launch.processes == 1:
+        return
+    known = _store_of_torchrun()
+    if known is None:
+        return
+    if launch.rank == 0:
+        with socket.create_connection((known.host, known.port)) as connection:
+            address = connection.getsockname()[0]  # under which the others reach this host
+        store = TCPStore(address, 0, is_master=True, wait_for_workers=False)
+        known.set("ranks", f"{address} {store.port}")
+    else:
+        store = _store_of_the_first_rank(known)
+    backend = "nccl" if trainer.strategy.root_device.type == "cuda" else "gloo"
+    init_process_group(backend, store=store, rank=launch.rank, world_size=launch.processes)
+
+
+def _store_of_the_first_rank(known: TCPStore) -> TCPStore:
+    end = time.monotonic() + _LONGEST_WAIT.total_seconds()
+    while time.monotonic() < end:
+        address, port = known.get("ranks").decode().split()
+        with contextlib.suppress(OSError):  # it is that of the ranks before a restart
+            socket.create_connection((address, port), timeout=2).close()
+            return TCPStore(address, int(port), is_master=False)
+        time.sleep(0.2)
+    raise TimeoutError(f"the first rank has not come within {_LONGEST_WAIT}")
+
+
+def plugins_of_the_cluster() -> list[ClusterEnvironment]:
+    """Return SLURM's environment without Lightning's requeue.
+
+    That one saves ``hpc_ckpt_N.ckpt`` where every later run of the directory begins with it.
+    """
+    launch = Launch.of_this_process()
+    if launch is None or not is_of_slurm() or launch.by == "torchrun":
+        return []
+    if launch.by == "sbatch" and launch.processes > 1:
+        raise UsageError(
+            f"SLURM has {launch.processes} tasks for this job, and none of them is started: begin"
+            " the command in the batch script with srun"
+        )
+    try:
+        return [SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:
+        raise UsageError(str(error)) from error
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuse a trainer that is not made for the processes that there are.
+
+    Each of them would train alone, or wait for ranks that never come.
+    """
+    launch = Launch.of_this_process()
+    devices, nodes = trainer.num_devices, trainer.num_nodes
+    if launch is not None:
+        if (devices * nodes, nodes) != (launch.processes, launch.nodes):
+            raise UsageError(
+                "trainer.devices must be the processes on each node, and trainer.num_nodes the"
+                f" nodes, got {devices} and {nodes} for {launch.processes} processes of"
+                f" {launch.by} on {launch.nodes} nodes"
+            )
+        return
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    alone = environment is None or isinstance(environment, LightningEnvironment)
+    if nodes > 1 and alone and not {"NODE_RANK", "MASTER_ADDR"} <= os.environ.keys():
+        raise UsageError(
+            f"trainer.num_nodes must be 1 without a launcher, got {nodes}: start the run with srun"
+            " or torchrun, or give each node MASTER_ADDR, MASTER_PORT and NODE_RANK"
+        )

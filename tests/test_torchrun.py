@@ -1,0 +1,161 @@
+"""train.py under torchrun: on this machine, and on two hosts that are network namespaces."""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--max-restarts=1")
+QUIET = ("trainer=ddp_cpu", "trainer.enable_progress_bar=false", "callbacks.batch_norm=null")
+HOSTS = ("10.213.0.1", "10.213.0.2")
+
+
+@pytest.fixture(autouse=True)
+def _environment_of_runs(monkeypatch, tmp_path):
+    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+
+
+def start(*command):
+    return subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(*command):
+    """Return the exit code and what was printed."""
+    process = start(*command)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def kill_once(folder, rank):
+    kill = f"_target_: saboteurs.Kill, seed: 0, step: 12, rank: {rank}, once: {folder / 'once'}"
+    return f"+callbacks.kill={{{kill}}}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    options = (*QUIET, "trainer.max_epochs=3", f"hydra.run.dir={directory}")
+    code, output = run(sys.executable, ROOT / "train.py", *options)
+    assert code == 0, output
+    return directory
+
+
+def assert_same_end(directory, uninterrupted):
+    ours, theirs = (json.loads((d / "result.json").read_text()) for d in (directory, uninterrupted))
+    assert (ours["status"], ours["reason"], ours["world_size"]) == ("completed", None, 2)
+    assert ours["metrics"] == theirs["metrics"]
+    ours, theirs = (
+        torch.load(d / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for d in (directory, uninterrupted)
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, uninterrupted, rank):
+    command = (*TORCHRUN, "--nproc-per-node=2", ROOT / "train.py", *QUIET, "trainer.max_epochs=3")
+    code, output = run(*command, kill_once(tmp_path, rank))
+    assert code == 0, output
+    assert (tmp_path / "once").exists()
+    assert "27 steps, 9 of them taken" in output
+    (directory,) = (tmp_path / "logs" / "runs").iterdir()  # of both ranks, before and after
+    assert_same_end(directory, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("trainer=cpu",), "got 1 and 1 for 2 processes of torchrun on 1 nodes"),
+        (
+            ("trainer=ddp_cpu", "trainer.num_nodes=2"),
+            "got 2 and 2 for 2 processes of torchrun on 1 nodes",
+        ),
+        (("-m", "seed=0,1"), "a sweep must be started as one process, got 2 from torchrun"),
+    ],
+)
+def test_processes_that_are_not_the_trainers_ranks_are_refused(options, message):
+    command = (*TORCHRUN[:-1], "--nproc-per-node=2", ROOT / "train.py", *options)
+    code, output = run(*command, "data.batch_size=5000")  # more than there are
+    assert code == 1
+    assert message in output
+    assert "must be <= 1197" not in output
+
+
+@contextlib.contextmanager
+def two_hosts():
+    """Two network namespaces, joined by a cable: the name of each, and of its end."""
+    names = [f"onecycle-{os.getpid()}-{n}" for n in (0, 1)]
+    ends = [f"oc{os.getpid() % 10**8}{n}" for n in "ab"]
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        for name, end, address in zip(names, ends, HOSTS, strict=True):
+            ip("link", "set", end, "netns", name)
+            ip("-n", name, "address", "add", f"{address}/24", "dev", end)
+            for device in (end, "lo"):
+                ip("-n", name, "link", "set", device, "up")
+        yield list(zip(names, ends, strict=True))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.fixture
+def hosts():
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root, and ip")
+    with contextlib.ExitStack() as stack:
+        try:
+            joined = stack.enter_context(two_hosts())
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"there are no network namespaces here: {error.stderr.decode()}")
+        yield joined
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_hosts_of_which_one_loses_its_rank(tmp_path, uninterrupted, hosts, rank):
+    rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={HOSTS[0]}:29500", "--rdzv-id=run")
+    options = (*QUIET, "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3")
+    options = (*options, kill_once(tmp_path, rank), f"hydra.run.dir={tmp_path / 'run'}")
+    processes = []
+    for number, ((host, end), address) in enumerate(zip(hosts, HOSTS, strict=True)):
+        # Both hosts have the name of this machine, whose address is no use between them.
+        within = ("ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME={end}")
+        host_of_rendezvous = f"--rdzv-conf=is_host={int(number == 0)}"
+        torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous, host_of_rendezvous)
+        command = (*torchrun, f"--local-addr={address}", ROOT / "train.py", *options, "resume=auto")
+        processes.append(start(*within, *command))
+    try:
+        output = "".join(process.communicate(timeout=240)[0] for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert "27 steps, 9 of them taken" in output
+    assert_same_end(tmp_path / "run", uninterrupted)
+
+
+def test_nodes_that_nobody_starts_are_refused(tmp_path):
+    options = (*QUIET, "trainer.num_nodes=2", "data.batch_size=5000")
+    code, output = run(sys.executable, ROOT / "train.py", *options)
+    assert code == 1
+    assert "trainer.num_nodes must be 1 without a launcher, got 2" in output
+    assert "Traceback" not in output
