@@ -41,7 +41,10 @@ def peak(max_lr: Any) -> Any:
     if hasattr(max_lr, "suggest"):
         suggestion = max_lr.suggest()
         if suggestion.lr is None:
-            raise ValueError(f"max_lr must have a suggestion, got none: {suggestion.reason}")
+            raise ValueError(
+                f"max_lr must have a suggestion, got none: {suggestion.reason}. Leave max_lr out to"
+                " train at the optimizer's lr"
+            )
         return float(suggestion.lr)
     max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
     if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):

@@ -116,7 +116,16 @@ def _peak_before(group: Group, index: int, schedulers: Sequence[Any]) -> tuple[f
     else:  # a class of the project's own, which may have changed it
         return lr, "the lr that it has left; give max_lr if that is not the peak"
     changed = before != lr
-    return before, "the lr of the optimizer" + (" before it was built" if changed else "")
+    return before, "the lr of the optimizer" + (" before the scheduler changed it" * changed)
+
+
+def changed_by_scheduler(groups: list[Group]) -> tuple[float, float] | None:
+    """Return the learning rate of a group and what it was before a torch scheduler changed it."""
+    for group in groups:
+        before = float(group.get("initial_lr", group["lr"]))
+        if before != float(group["lr"]):
+            return float(group["lr"]), before
+    return None
 
 
 def _undo_momentum(group: Group, defaults: Group) -> None:

@@ -84,7 +84,7 @@ class Installed:
             rank_zero_info(
                 f"{self._owner} replaces the {names} of {type(optimizer).__name__}: the peak is"
                 f" {max(scheduler.max_lrs):g},"
-                f" {'as given' if self._peak_is_given else source}."
+                f" {f'the max_lr of {self._owner}' if self._peak_is_given else source}."
             )
         return scheduler
 

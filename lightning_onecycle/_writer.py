@@ -75,6 +75,14 @@ class Writer:
         if self.peaks.uses_lr_scale:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
         self._marked_before = _is_marked(given)
+        changed = _groups.changed_by_scheduler(optimizer.param_groups)
+        if self._marked_before and previous is None and max_lr is None and changed is not None:
+            now, before = changed
+            what = (
+                f"a scheduler that was built before has changed its lr from {before:g} to {now:g},"
+                " which is the peak. Leave that scheduler out, or give max_lr"
+            )
+            self.tell_once(optimizer, "scheduler", what)
         self.enter(optimizer, given)
         if previous is not None:
             self._write_momentum(optimizer)

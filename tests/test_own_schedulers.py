@@ -186,7 +186,7 @@ class StepsThem(Tiny):
 @pytest.mark.parametrize(
     ("keep", "peak", "source"),
     [
-        (True, 0.4, "the peak is 0.4, the lr of the optimizer before it was built."),
+        (True, 0.4, "the peak is 0.4, the lr of the optimizer before the scheduler changed it."),
         (False, 1e-5, "the peak is 1e-05, the lr that it has left; give max_lr if that is not"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_given_peak_is_said_to_be_given(said):
     assert fit(made(FORMS["warm-up"]), OneCycle(0.2), max_epochs=1).values == expected(
         one_cycle(), 12, peak=0.2
     )
-    assert any("the peak is 0.2, as given." in message for message in said())
+    assert any("the peak is 0.2, the max_lr of OneCycle." in message for message in said())
 
 
 # ---- what the module and other callbacks do with them --------------------------------------------

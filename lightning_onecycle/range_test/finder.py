@@ -23,7 +23,8 @@ from lightning_onecycle.search.result import Search, load_curve_or_search
 from lightning_onecycle.search.run import run_search, search_options
 
 _NOT_IN_THE_CHECKPOINT = (
-    "A resumed fit does not look for its peak, and the checkpoint does not tell one"
+    "LRFinder runs no test in a resumed fit, and the checkpoint has no peak. To measure one, call"
+    " Tuner(trainer).lr_find before the fit, and give OneCycle(max_lr=curve)"
 )
 
 
@@ -126,8 +127,9 @@ class LRFinder(StartsRangeTests):
         self.max_lr = peak
         self._model = None if peak is None else weakref.ref(pl_module)
         if peak is None:
-            own = "the optimizer's own lr" if callback.max_lr is None else callback.max_lr
-            rank_zero_warn(f"{reason}. The peak stays {own}.")
+            rank_zero_warn(f"{reason}.")
+            # Not a warning: Python shows one of the same text once, and a finder may be shared.
+            rank_zero_info(f"{type(callback).__name__} trains at the peak that it has by itself.")
         else:
             rank_zero_info(f"The peak is {peak:.3g}: {reason}.")
             self._lend(callback, peak)
