@@ -122,7 +122,7 @@ def _peak_before(group: Group, index: int, schedulers: Sequence[Any]) -> tuple[f
 def changed_by_scheduler(groups: list[Group]) -> tuple[float, float] | None:
     """Return the learning rate of a group and what it was before a torch scheduler changed it."""
     for group in groups:
-        before = float(group.get("initial_lr", group["lr"]))
+        before = float(group["initial_lr"]) if "initial_lr" in group else float(group["lr"])
         if before != float(group["lr"]):
             return float(group["lr"]), before
     return None

@@ -207,7 +207,7 @@ def test_a_resumed_fit_keeps_the_peak_that_was_kept(tmp_path):
     with pytest.warns(UserWarning, match="shows no peak"):
         fit(LRFinder(**RANGE, if_none="keep"), Flat(), max_epochs=2, callbacks=[checkpoints])
     finder = LRFinder(**RANGE)
-    with pytest.warns(UserWarning, match="A resumed fit does not look for its peak"):
+    with pytest.warns(UserWarning, match="LRFinder runs no test in a resumed fit"):
         fit(finder, Line(), max_epochs=3, ckpt_path=tmp_path / "last.ckpt")
     assert finder.curve is None
 
