@@ -41,8 +41,9 @@ def test_every_file_of_its_map_and_its_links_is_there():
             folder = ROOT / name if name.endswith("/") else ROOT
             assert (ROOT / name).exists(), name
         elif name[-1] == "/" or name.endswith(".py"):
-            inner = line.startswith("    ") and not line.startswith("     ")
-            folder_of_name = folder / "range_test" if inner else folder
+            if line[2] != " ":
+                parent = folder / name if name.endswith("/") else folder
+            folder_of_name = folder if line[2] != " " else parent
             for file in [name, *re.findall(r"(\w+\.py):", line)]:
                 assert any((f / file).exists() for f in (folder_of_name, folder_of_name / name)), (
                     file
@@ -51,7 +52,9 @@ def test_every_file_of_its_map_and_its_links_is_there():
         assert link.startswith("http") or (ROOT / link).exists(), link
 
 
-@pytest.mark.parametrize("group", ["schedule", "data", "model", "optimizer", "trainer", "lr_find"])
+@pytest.mark.parametrize(
+    "group", ["schedule", "data", "model", "optimizer", "trainer", "lr_find", "logger"]
+)
 def test_it_lists_every_option(group):
     (row,) = re.findall(rf"^\| `{group}` \|(.*)\|$", README, re.MULTILINE)
     listed = set(re.findall(r"`(\w+)`", row))

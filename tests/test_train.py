@@ -366,7 +366,7 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     assert code == 0, output
     assert "of them taken" in output
     assert_same_end(directory, uninterrupted)
-    before = result_of(directory)
+    before = files_in(directory)
     code, output = run(*command)
     assert code == 0, output
     assert "completed before, not run again" in output
@@ -374,8 +374,8 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     assert code == 1
     assert "whose run had anything else and not optimizer.lr=0.1" in output
     assert "Traceback" not in output
-    assert result_of(directory) == before
-    assert OmegaConf.load(directory / ".hydra" / "config.yaml").optimizer.lr == 0.2
+    after = files_in(directory)
+    assert {path for path in after if after[path] != before.get(path)} == {directory / "train.log"}
 
 
 @pytest.mark.parametrize(
