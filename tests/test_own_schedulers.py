@@ -259,8 +259,12 @@ def test_several_optimizers_are_all_scheduled_and_the_module_finds_as_many_sched
     assert rest.of(1) == expected(one_cycle(), 24, peak=0.1)[7:]
 
 
-@pytest.mark.parametrize("now", [[], BRING["the second alone"], BRING["one each"][::-1]], ids=str)
-@pytest.mark.parametrize("then", [[], BRING["the second alone"], BRING["one each"]], ids=str)
+SOME = [[], BRING["the second alone"]]
+NAMES = ["none", "the second", "both"]
+
+
+@pytest.mark.parametrize("now", [*SOME, BRING["one each"][::-1]], ids=NAMES)
+@pytest.mark.parametrize("then", [*SOME, BRING["one each"]], ids=NAMES)
 def test_positions_are_those_of_the_optimizers_whatever_schedulers_the_module_brings(
     then, now, tmp_path
 ):
