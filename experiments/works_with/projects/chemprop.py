@@ -12,9 +12,9 @@ from lightning.pytorch import Trainer
 
 
 def fit(**options: Any) -> None:
-    """Train on the number of atoms of alcohols and amines."""
+    """Train to tell alcohols from amines."""
     smiles = ["C" * n + "C(C)" * m + end for n in range(1, 21) for m in range(6) for end in "ON"]
-    points = [MoleculeDatapoint.from_smi(s, np.array([len(s) / 10.0])) for s in smiles]
-    loader = build_dataloader(MoleculeDataset(points), batch_size=16)
+    points = [MoleculeDatapoint.from_smi(s, np.array([float(s[-1] == "O")])) for s in smiles]
+    loader = build_dataloader(MoleculeDataset(points), batch_size=80)
     model = MPNN(BondMessagePassing(d_h=64), MeanAggregation(), RegressionFFN(input_dim=64))
-    Trainer(max_epochs=4, **options).fit(model, loader)
+    Trainer(max_epochs=20, **options).fit(model, loader)

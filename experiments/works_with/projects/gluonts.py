@@ -29,7 +29,11 @@ def fit(**options: Any) -> None:
         context_length=16,
         hidden_size=16,
         num_batches_per_epoch=30,
-        # It reads its best checkpoint when the training has ended.
-        trainer_kwargs={**options, "enable_checkpointing": True, "max_epochs": 2},
+        trainer_kwargs={
+            **options,
+            "max_epochs": 2,
+            "limit_train_batches": 30,  # OneCycle has to know how long an epoch is
+            "enable_checkpointing": True,  # it reads its best checkpoint at the end
+        },
     )
     estimator.train(data)

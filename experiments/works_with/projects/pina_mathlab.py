@@ -16,4 +16,4 @@ def fit(**options: Any) -> None:
     problem.discretise_domain(160, "random")
     net = FeedForward(input_dimensions=2, output_dimensions=1)
     solver = PhysicsInformedSingleModelSolver(problem, net)
-    Trainer(solver, batch_size=16, max_epochs=6, **options).train()
+    Trainer(solver, max_epochs=60, **options).train()
