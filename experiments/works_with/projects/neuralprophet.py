@@ -1,4 +1,4 @@
-"""NeuralProphet: trend and seasons. It makes the Trainer itself."""
+"""NeuralProphet: trend and seasons. It makes the Trainer itself, and steps its optimizer by hand."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import pandas as pd
 from neuralprophet import NeuralProphet
 
 
-def fit(**options: Any) -> None:
-    """Train on two years of noisy days."""
+def fit(*, enable_progress_bar: bool, **options: Any) -> None:
+    """Train on two years of noisy days.
+
+    Args:
+        enable_progress_bar: Left out: it gives its own.
+        **options: Of its Trainer.
+    """
     days = np.arange(730)
     noise = np.random.default_rng(0).normal(size=days.size)
     frame = pd.DataFrame(
