@@ -3,9 +3,9 @@
     python -m experiments.works_with [NAME ...]
 
 Each project is installed in a virtual environment of its own, with pip and from its index, beside
-this checkout. Its own, unmodified class is trained for some dozens of optimizer steps, in a process
-for each phase (see `experiments.works_with.measure`). What fails is a row with its reason. It takes
-about five minutes and 2 GB of disk a project; the environment is deleted when the project is done.
+this checkout. Its own, unmodified class is trained for some dozens of optimizer steps, as
+`experiments.works_with.measure` says. What fails is a row with its reason. A project takes about
+five minutes and 2 GB of disk; its environment is deleted when it is done.
 What was found is written to experiments/works_with/results/NAME.json, what was printed to
 logs/works_with/NAME/.
 """
@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from experiments.works_with.projects import REQUIREMENTS
 
 ENVIRONMENTS = ROOT / "build" / "works_with"
 LOGS = ROOT / "logs" / "works_with"
-LIMIT = {"install": 1800, "phase": 600}
-"""Seconds."""
+LIMIT = 3600
+"""Seconds that an installation, or all phases, may take."""
 
 
 def call(command: list[Any], log: Path, seconds: int, **options: Any) -> str | None:
@@ -59,54 +58,38 @@ def call(command: list[Any], log: Path, seconds: int, **options: Any) -> str | N
 def install(name: str) -> str | None:
     """Install a project and this checkout; return why that failed, or None."""
     environment, log = ENVIRONMENTS / name, LOGS / name / "install.log"
-    failed = call([sys.executable, "-m", "venv", environment], log, LIMIT["install"])
+    failed = call([sys.executable, "-m", "venv", environment], log, LIMIT)
     if failed:
         return failed
     pip = [environment / "bin" / "python", "-m", "pip", "install", "--quiet"]
-    return call([*pip, *REQUIREMENTS[name], "--editable", ROOT], log, LIMIT["install"])
+    return call([*pip, *REQUIREMENTS[name], "--editable", ROOT], log, LIMIT)
 
 
-def measure(name: str, phase: str, *arguments: str) -> dict[str, Any]:
-    """Run a phase in the environment of its project; return what it found."""
+def measure(name: str) -> dict[str, Any]:
+    """Measure a project in its environment; return what each phase found."""
     python = ENVIRONMENTS / name / "bin" / "python"
     settings = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "found.json"
         failed = call(
-            [python, "-m", "experiments.works_with.measure", name, phase, file, *arguments],
-            LOGS / name / f"{phase}.log",
-            LIMIT["phase"],
+            [python, "-m", "experiments.works_with.measure", name, file],
+            LOGS / name / "measure.log",
+            LIMIT,
             cwd=folder,
             env=os.environ | settings,
         )
         return json.loads(file.read_text()) if file.exists() else {"error": failed}
 
 
-def phases(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield what each phase found, as it ends."""
-    for phase in ("own", "onecycle", "range_test", "finder"):
-        found = measure(name, phase)
-        yield phase, found
-    if "max_lr" in found:
-        yield "given", measure(name, "given", repr(found["max_lr"]))
-
-
 def attempt(name: str) -> dict[str, Any]:
     """Install a project, measure it, and return what was found."""
-    result: dict[str, Any] = {"requirements": REQUIREMENTS[name]}
-    began = time.perf_counter()
     failed = install(name)
-    print(f"  {failed or 'installed'} ({time.perf_counter() - began:.0f} s)", flush=True)
-    if failed:
-        return result | {"error": failed}
-    for phase, found in phases(name):
-        result[phase] = found
-        print(f"  {phase}: {found.get('error') or found.get('wrong') or 'done'}", flush=True)
-    return result
+    found = {"error": f"not installed: {failed}"} if failed else measure(name)
+    return {"requirements": REQUIREMENTS[name], **found}
 
 
 def main() -> int:
-    """Try what is asked for; return 1 if a project could not be installed."""
+    """Try what is asked for; return 1 if a project could not be installed or imported."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -120,13 +103,15 @@ def main() -> int:
     failed = []
     for number, name in enumerate(names, 1):
         print(f"[{number}/{len(names)}] {REQUIREMENTS[name][-1]}", flush=True)
+        began = time.perf_counter()
         try:
             result = attempt(name)
         finally:
             if not arguments.keep:
                 shutil.rmtree(ENVIRONMENTS / name, ignore_errors=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(f"  {' | '.join(cells(result).values())}", flush=True)
+        row = " | ".join([*cells(result).values()][3:])
+        print(f"  {row} ({time.perf_counter() - began:.0f} s)", flush=True)
         write()
         failed += [name] if "error" in result else []
     return bool(failed)

@@ -1,11 +1,12 @@
 """Measure how a project trains, in the environment that the project is installed in.
 
-    python -m experiments.works_with.measure PROJECT PHASE FILE [PEAK]
+    python -m experiments.works_with.measure PROJECT FILE
 
 PROJECT is a module of `experiments.works_with.projects`. Its ``fit`` trains as the project's own
 documentation does, and takes the options of a Trainer. Everything is measured where that training
 calls ``Trainer.fit``, so that a project which makes the Trainer itself is measured as any other.
-FILE gets what was found, as JSON; an error is one of its entries.
+Each phase is a process of its own, forked where the project is imported: it knows nothing of those
+before. FILE gets what each found, as JSON; an error is one of its entries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import gc
 import hashlib
 import importlib
 import json
+import multiprocessing
 import random
 import sys
 import traceback
@@ -32,6 +34,8 @@ from lightning_onecycle import LRFinder, OneCycle, Schedule, Tuner, one_cycle
 Found = dict[str, Any]
 
 NUM_TRAINING = 60
+LIMIT = 600
+"""Seconds that a phase may take."""
 OPTIONS = {
     "accelerator": "cpu",
     "devices": 1,
@@ -149,7 +153,8 @@ def digest(*parts: Any) -> str:
 
 def state(trainer: Any, module: torch.nn.Module, optimizers: list[Optimizer]) -> dict[str, str]:
     """Return a hash of each thing that a range test could leave changed."""
-    numbers = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+    legacy = np.random.get_state()  # noqa: NPY002 - what projects use
+    numbers = (random.getstate(), legacy, torch.get_rng_state())
     return {
         "weights": digest(module.state_dict()),
         "gradients": digest([p.grad for p in module.parameters()]),
@@ -181,14 +186,19 @@ def train(
         What was recorded, and the trainer.
     """
     names = ("lightning.pytorch", "pytorch_lightning")
-    classes = [sys.modules[name].Trainer for name in names if name in sys.modules]
-    originals = [cls.fit for cls in classes]
+    originals = {
+        sys.modules[n].Trainer: sys.modules[n].Trainer.fit for n in names if n in sys.modules
+    }
     trained: list[tuple[Recorder, Any]] = []
 
+    def restore() -> None:
+        for cls, original in originals.items():
+            cls.fit = original
+
     def fit(trainer: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        for cls, original in zip(classes, originals, strict=True):
-            cls.fit = original  # the range test calls it, too
-        package = next(cls for cls in classes if isinstance(trainer, cls)).__module__.split(".t")[0]
+        restore()  # the range test calls it, too
+        (cls,) = (cls for cls in originals if isinstance(trainer, cls))
+        package = cls.__module__.removesuffix(".trainer.trainer")
         callback = importlib.import_module(package).Callback
         recorder = type("Recorder", (Recorder, callback), {})()
         trainer.callbacks.insert(0, recorder)
@@ -201,11 +211,14 @@ def train(
         found["end"] = digest(weights, recorder.losses)
         return result
 
-    for cls in classes:
+    for cls in originals:
         cls.fit = fit
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(0)
-    project.fit(callbacks=list(callbacks), **OPTIONS)
+    try:
+        project.fit(callbacks=list(callbacks), **OPTIONS)
+    finally:
+        restore()
     if not trained:
         raise RuntimeError("the project did not call Trainer.fit")
     return trained[0]
@@ -280,10 +293,10 @@ def finder(project: ModuleType, found: Found) -> None:
     judge(recorder, found, scaled(recorder.peaks, used.max_lr))
 
 
-def given(project: ModuleType, found: Found, max_lr: str) -> None:
+def given(project: ModuleType, max_lr: float, found: Found) -> None:
     """With the peak that `LRFinder` found, given to `OneCycle`: the fit that a test must equal."""
-    recorder, _ = train(project, [OneCycle(max_lr=float(max_lr))], found)
-    judge(recorder, found, scaled(recorder.peaks, float(max_lr)))
+    recorder, _ = train(project, [OneCycle(max_lr=max_lr)], found)
+    judge(recorder, found, scaled(recorder.peaks, max_lr))
 
 
 def scaled(peaks: list[list[float]], max_lr: float) -> list[list[float]]:
@@ -296,21 +309,57 @@ def scaled(peaks: list[list[float]], max_lr: float) -> list[list[float]]:
     return [[max_lr * (lr / max(groups)) for lr in groups] for groups in peaks]
 
 
-PHASES: dict[str, Callable[..., None]] = {
-    phase.__name__: phase for phase in (own, onecycle, range_test, finder, given)
-}
+def alone(phase: Callable[..., None], *arguments: Any) -> Found:
+    """Run a phase in a process of its own; return what it found, and why it failed if it did."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+
+    def run() -> None:
+        found: Found = {}
+        try:
+            phase(*arguments, found)
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            found["error"] = reason(error)
+        sender.send(found)
+
+    process = context.Process(target=run)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(LIMIT) else {"error": f"more than {LIMIT} seconds"}
+    except EOFError:
+        process.join()
+        return {"error": f"exit code {process.exitcode}"}
+    finally:
+        process.kill()
 
 
-def main(name: str, phase: str, file: str, *arguments: str) -> None:
-    """Run one phase of one project, and write down what it found."""
-    found: Found = {}
+def reason(error: BaseException) -> str:
+    """Return the kind of an error, and its message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def measure(project: ModuleType) -> dict[str, Found]:
+    """Return what each phase found in a project."""
+    result = {phase.__name__: alone(phase, project) for phase in PHASES}
+    if "max_lr" in result["finder"]:
+        result["given"] = alone(given, project, result["finder"]["max_lr"])
+    return result
+
+
+PHASES = (own, onecycle, range_test, finder)
+
+
+def main(name: str, file: str) -> None:
+    """Measure one project, and write down what was found."""
     try:
         project = importlib.import_module(f"experiments.works_with.projects.{name}")
-        PHASES[phase](project, found, *arguments)
-    except (Exception, SystemExit) as error:
+        result: Found = measure(project)
+    except Exception as error:
         traceback.print_exc()
-        found["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    Path(file).write_text(json.dumps(found))
+        result = {"error": reason(error)}
+    Path(file).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def cells(result: Found) -> dict[str, str]:
     project, _, version = result["requirements"][-1].partition("==")
     row = {"project": re.sub(r"\[.*", "", project), "version": version}
     if "error" in result:
-        return row | dict.fromkeys(COLUMNS, "") | {"its module": f"not installed: {result['error']}"}
+        return row | dict.fromkeys(COLUMNS, "") | {"its module": failure(result)}
     own = result["own"]
     return row | {
         "Lightning": f"`{own['lightning']}`" if "lightning" in own else "",

@@ -1,4 +1,4 @@
-"""NeuralProphet: trend and seasons. It makes the Trainer itself, and steps its optimizer by hand."""
+"""NeuralProphet: trend and seasons. It makes the Trainer itself, and steps by hand."""
 
 from __future__ import annotations
 
