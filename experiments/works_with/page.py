@@ -17,6 +17,15 @@ RESULTS = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "works-with.md"
 BEGIN, END = "<!-- python -m experiments.works_with -->", "<!-- end -->"
 
+COLUMNS = (
+    "Lightning",
+    "its module",
+    "its scheduler",
+    "`OneCycle`",
+    "range test",
+    "`LRFinder`, `OneCycle`",
+)
+
 Found = dict[str, Any]
 
 
@@ -31,29 +40,21 @@ def cells(result: Found) -> dict[str, str]:
     Args:
         result: What was found in it.
     """
-    project, _, version = result["requirements"][-1].partition("==")
-    row = {"project": re.sub(r"\[.*", "", project), "version": version}
+    project, _, release = result["requirements"][-1].partition("==")
+    row = {"project": re.sub(r"\[.*", "", project), "version": release}
     if "error" in result:
-        return row | dict.fromkeys(COLUMNS, "") | {"its module": failure(result)}
-    own = result["own"]
-    return row | {
-        "Lightning": f"`{own['lightning']}`" if "lightning" in own else "",
-        "its module": f"`{own['module']}`" if "module" in own else failure(own),
-        "its scheduler": ", ".join(f"`{s['name']}`" for s in own.get("schedulers", [])) or "none",
-        "`OneCycle`": steps(result["onecycle"]),
-        "range test": range_test(result),
-        "`LRFinder`, `OneCycle`": finder(result),
-    }
+        return row | dict.fromkeys(COLUMNS, "") | {COLUMNS[0]: failure(result)}
+    found = (*module(result["own"]), steps(result["onecycle"]), range_test(result), finder(result))
+    return row | dict(zip(COLUMNS, found, strict=True))
 
 
-COLUMNS = (
-    "Lightning",
-    "its module",
-    "its scheduler",
-    "`OneCycle`",
-    "range test",
-    "`LRFinder`, `OneCycle`",
-)
+def module(found: Found) -> tuple[str, str, str]:
+    """Return the Lightning that a project imports, its module and the schedulers of that."""
+    if "error" in found:
+        return failure(found), "", ""
+    *_, release = found["versions"].values()
+    schedulers = ", ".join(f"`{scheduler['name']}`" for scheduler in found["schedulers"])
+    return f"`{found['lightning']}` {release}", f"`{found['module']}`", schedulers or "none"
 
 
 def failure(found: Found) -> str:
