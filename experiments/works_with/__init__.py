@@ -1,0 +1,1 @@
+"""Whether the package works with real projects built on Lightning, unmodified."""
