@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
 from conftest import quiet_trainer
-from experiments.callbacks import TENSORBOARD_LAYOUT
+from experiments.callbacks import MEASURED
 from lightning_onecycle import GradientNoiseScale, OneCycle, Sharpness, Tuner
 
 MAKE = {
@@ -157,7 +157,7 @@ def test_the_charts_of_tensorboard_are_of_what_is_measured():
     loader = DataLoader(samples(), batch_size=64)
     quiet_trainer(*callbacks, max_epochs=2).fit(module, loader)
     measured = {tag for callback in callbacks for tag in callback.latest}
-    charts = TENSORBOARD_LAYOUT["noise and sharpness"].values()
+    charts = MEASURED["noise and sharpness"].values()
     shown = {tag.strip("^$") for _, tags in charts for tag in tags}
     assert shown == measured - {"measure/grad_variance", "measure/grad_sq"}
 

@@ -135,7 +135,7 @@ def _() -> Outcome:
     from experiments.lr_find import show_curve
 
     curve, tags = _logged(lightning_onecycle.Tuner)
-    show_curve(curve, curve.suggest(), TensorBoardLogger("shown"), Path("shown"))
+    show_curve(curve, curve.suggest(), [TensorBoardLogger("shown")], Path("shown"))
     files = [name for name in ("lr_find.json", "lr_find.png") if Path("shown", name).exists()]
     shown = [tag for tag in _tags("shown") if "lr_find" in tag]
     return outcome(
