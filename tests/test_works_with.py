@@ -147,6 +147,7 @@ def test_a_command_that_fails_or_takes_too_long_gives_its_reason(tmp_path):
     assert call("print('fine')") is None
     assert call("import sys; sys.exit('no such wheel')") == "no such wheel"
     assert call("import sys; sys.exit(3)") == "exit code 3"
+    assert call("import os; print('fine'); os.kill(os.getpid(), 9)") == "it was ended by signal 9"
     assert call("import time; time.sleep(60)", seconds=0.2) == "it took more than 0.2 seconds"
 
 

@@ -51,6 +51,8 @@ def call(command: list[Any], log: Path, seconds: int, **options: Any) -> str | N
             return f"it took more than {seconds} seconds"
     if done.returncode == 0:
         return None
+    if done.returncode < 0:
+        return f"it was ended by signal {-done.returncode}"
     lines = [line for line in log.read_text().splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"exit code {done.returncode}"
 

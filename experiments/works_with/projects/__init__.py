@@ -23,4 +23,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "rectools": (TORCH, "rectools[torch]==0.19.0"),
     "scvi_tools": (TORCH, "scvi-tools==1.4.2"),
 }
-"""What pip installs for each; the last is the project itself."""
+"""What pip installs for each; the last is the project itself.
+
+Between torch and the project stands what it imports and does not name, or a release that it can do
+with: Casanovo has NumPy 1, and NeuralProphet calls a method that pandas 3 lacks.
+"""
