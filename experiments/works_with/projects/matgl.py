@@ -26,7 +26,7 @@ def fit(**options: Any) -> None:
     data = MGLDataset(
         structures=crystals,
         converter=Structure2Graph(element_types=elements, cutoff=4.0),
-        labels={"length": [float(a) - 5.0 for a in lengths]},
+        labels={"length": [float(a) for a in lengths]},
         save_cache=False,
     )
     loader, _ = MGLDataLoader(
