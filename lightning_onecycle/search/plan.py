@@ -1,7 +1,6 @@
 """What a search spends its steps on: how long its pieces are, and which peak comes next.
 
-Pure Python. The numbers were measured: quarter-length trainings at the suggestion of the range test
-and below it find a better peak than the suggestion, trainings of a tenth of the length say little.
+Pure Python. The numbers are measured: ``experiments/benchmarks/kinds``.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from typing import NamedTuple
 
 from lightning_onecycle.search.probe import Probe
 
-STEP = math.sqrt(10.0)
-"""The factor between one peak and the next below it."""
-_FINEST = 10.0**0.3
+DOWN, UP = math.sqrt(10.0), 2.0
+"""The factors between one peak and the next below it or above it."""
+_FINEST = 10.0**0.2
 """Peaks that are closer together than this are not told apart."""
 _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
 """Lengths of a probe, as fractions of the training."""
@@ -81,17 +80,17 @@ def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
     return 0, 0
 
 
-def next_peak(probes: Sequence[Probe], first: float, highest: float) -> float | None:
+def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     """Return the peak that the next probe is to be trained at, or None if no more are worth it.
 
-    The first one comes first. As long as the lowest peak is not clearly worse than the best, half a
-    decade below it comes next. Then the gaps between the best and its neighbours are halved. Peaks
-    above ``highest`` are never tried: a suggestion of the range test is rather too high.
+    The first one comes first. As long as the lowest peak is the best, half a decade below it comes
+    next. Twice the highest peak is tried only where the highest is clearly better than the next
+    one below it: the suggestion of a range test is rather too high. Then the gap between the best
+    and the better one of its neighbours is halved.
 
     Args:
         probes: Those that have been run.
         first: The peak to begin with.
-        highest: The largest peak to try.
 
     Returns:
         The peak or None.
@@ -100,19 +99,19 @@ def next_peak(probes: Sequence[Probe], first: float, highest: float) -> float | 
         >>> from lightning_onecycle.search import Probe
         >>> high = Probe(1.0, 0.5, 90, "completed", scores=(0.4, 0.5, 0.5, 0.6))
         >>> low = Probe(0.3, 0.9, 90, "completed", scores=(0.8, 0.9, 0.9, 1.0))
-        >>> next_peak([], 1.0, 1.0), next_peak([high], 1.0, 1.0), next_peak([high, low], 1.0, 1.0)
-        (1.0, 0.31622776601683794, 0.5477225575051661)
+        >>> next_peak([], 1.0), next_peak([high], 1.0), next_peak([high, low], 1.0)
+        (1.0, 0.31622776601683794, 2.0)
     """
     if not probes:
         return first
     ranked = sorted(probes, key=lambda probe: probe.lr)
     best = min(ranked, key=lambda probe: probe.rank)
-    if not best.is_complete or not ranked[0].is_clearly_worse_than(best):
-        return ranked[0].lr / STEP
-    if best is ranked[-1] and best.lr * STEP <= highest:
-        return best.lr * STEP
     place = ranked.index(best)
-    neighbours = [ranked[i] for i in (place - 1, place + 1) if 0 <= i < len(ranked)]
+    if place == 0 or not best.is_complete:
+        return ranked[0].lr / DOWN
+    if best is ranked[-1] and ranked[place - 1].is_clearly_worse_than(best):
+        return best.lr * UP
+    neighbours = ranked[place - 1 : place] + ranked[place + 1 : place + 2]
     apart = [p for p in neighbours if max(p.lr, best.lr) / min(p.lr, best.lr) > _FINEST]
     if not apart:
         return None

@@ -14,6 +14,8 @@ from lightning_onecycle.range_test.json_file import read_losses, written
 COMPLETED = "completed"
 _LOSSES = ("losses", "half", "scores")
 _CLEAR, _FEWEST_PAIRS = 3.0, 4
+_SMALL = 0.05
+"""A difference in loss that does not matter, as a fraction of what the training has gained."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,18 @@ class Probe:
         if not (self.is_complete and other.is_complete):
             return self.rank > other.rank
         return is_clearly_larger(self.scores, other.scores)
+
+    @property
+    def gain(self) -> float:
+        """How far the loss lies below the mean of the first four training losses, at least 0."""
+        return max(fmean(self.losses[:4]) - self.loss, 0.0) if self.losses else 0.0
+
+    def is_as_good_as(self, other: Probe) -> bool:
+        """Return whether the loss is larger neither clearly nor by 5 % of the other's gain."""
+        if not (self.is_complete and other.is_complete):
+            return self.rank <= other.rank
+        small = self.loss <= other.loss + _SMALL * other.gain
+        return small and not self.is_clearly_worse_than(other)
 
 
 def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:

@@ -89,7 +89,11 @@ class Search:
         return self.suggest().lr
 
     def suggest(self) -> Suggestion:
-        """Return the peak of the probe with the lowest loss; without probes, that of the curve.
+        """Return the lowest peak that is as good as the best; without probes, that of the curve.
+
+        As good is a probe whose loss is larger neither by three standard errors over the batches
+        nor by 5 % of what the best has gained since its first steps. Of those the lowest is taken,
+        since the training to come is longer, and the best peak falls with the length.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
@@ -104,14 +108,17 @@ class Search:
         complete = [probe for probe in self.probes if probe.is_complete]
         if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
             return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
-        reason = (
-            f"the lowest {self.judged_by}, {best.loss:.4g}, of {len(self.probes)} short trainings"
+        chosen = min(
+            (probe for probe in complete if probe.is_as_good_as(best)), key=lambda probe: probe.lr
         )
-        equal = [p.lr for p in complete if p is not best and not p.is_clearly_worse_than(best)]
-        if equal:
-            names = ", ".join(f"{lr:.3g}" for lr in sorted(equal, reverse=True))
-            reason += f"; not clear of the noise against {names}"
-        return Suggestion(best.lr, reason)
+        of = f"of {len(self.probes)} short trainings"
+        if chosen is best:
+            return Suggestion(best.lr, f"the lowest {self.judged_by}, {best.loss:.4g}, {of}")
+        return Suggestion(
+            chosen.lr,
+            f"the lowest peak whose {self.judged_by}, {chosen.loss:.4g}, is as good as the best,"
+            f" {best.loss:.4g} at {best.lr:.3g}, {of}",
+        )
 
     def __repr__(self) -> str:
         lr, reason = self.suggest()

@@ -114,15 +114,14 @@ def _short_trainings(
     bar: Any,
 ) -> Search:
     """Go on with probes for as long as they are worth it and the budget allows."""
-    suggested, left = found.curve.suggestion(), budget - found.steps
-    first = suggested or anchor(found.curve.lrs, found.curve.smoothed())
+    left = budget - found.steps
+    first = found.curve.suggestion() or anchor(found.curve.lrs, found.curve.smoothed())
     length = found.probe_steps or probe_steps(found.total_steps, left)[1]
     if not length or first is None:
         return keep(replace(found, note=_why_no_probes(first, left, found.total_steps)))
     found = replace(found, probe_steps=length, note="")
-    highest = suggested or max(found.curve.lrs)
     while found.steps + length <= budget:
-        peak = next_peak(found.probes, first, highest)
+        peak = next_peak(found.probes, first)
         if peak is None:
             break
         probe = ProbeFit(peak, length, schedule, found.best, bar)
