@@ -135,6 +135,8 @@ def test_peaks_go_down_by_half_decades_as_long_as_the_lowest_is_the_best():
 def test_a_higher_peak_is_tried_only_where_the_highest_is_clearly_better():
     assert rounded([made(1.0, 1.0), made(0.316, 1.1)]) == 2.0
     assert rounded([made(1.0, 1.0, 0.5), made(0.316, 1.1, -0.5)]) == 0.562
+    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.06, pairs=2)]) == 2.0
+    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.04, pairs=2)]) == 0.562
     behind = made(0.316, 1.1, stopped="behind after half of the steps")
     assert rounded([made(1.0, 1.0), behind]) == 2.0
 
@@ -151,8 +153,20 @@ def test_the_gaps_around_the_best_are_halved():
 # ---- the answer ----------------------------------------------------------------------------------
 
 
-def answer(*probes):
-    return Search(LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0)), probes, 200, 50).suggest()
+def answer(*probes, total=50):
+    """The suggestion of probes of 50 steps."""
+    return Search(LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0)), probes, total, 50).suggest()
+
+
+def test_the_peak_falls_with_the_length_of_the_training():
+    probes = trained(1.0, 1.0), trained(0.3, 2.0)
+    assert answer(*probes).lr == 1.0
+    assert answer(*probes, total=200).lr == pytest.approx(QUARTER)
+    assert answer(*probes, total=200).reason.startswith("0.76 of 1, for the training is longer")
+
+
+QUARTER = 4**-0.2
+"""What the peak of a training is, as a part of that of a quarter of it."""
 
 
 def trained(lr, loss, noise=0.0, pairs=8):
@@ -165,8 +179,8 @@ def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
     within = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.04, -0.2), trained(0.1, 1.2, -0.2))
     assert within.lr == 0.3
     assert within.reason == (
-        "the lowest peak whose validation loss, 1.04, is as good as the best, 1 at 1, of 3 short"
-        " trainings"
+        "1 of 0.3, for the training is longer; whose validation loss, 1.04, is as good as the"
+        " lowest, 1 at 1, of 3 short trainings"
     )
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.06, -0.2)).lr == 1.0
 
@@ -207,7 +221,7 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
     peaks = [probe.lr for probe in found.probes]
     assert peaks[:2] == pytest.approx([found.curve.suggestion(), peaks[0] / math.sqrt(10)])
     as_good = [probe for probe in found.probes if probe.is_as_good_as(found.best)]
-    assert found.suggestion() == min(probe.lr for probe in as_good)
+    assert found.suggestion() == pytest.approx(QUARTER * min(p.lr for p in as_good))
     assert len(found.best.scores) == 8
 
 
@@ -265,7 +279,7 @@ def test_without_validation_data_the_training_loss_at_the_end_of_the_cycle_judge
     (first, *_) = found.probes
     assert first.scores == first.losses[-4:]
     assert first.loss == pytest.approx(sum(first.losses[-4:]) / 4)
-    assert found.suggestion() in [probe.lr for probe in found.probes]
+    assert found.suggestion() / QUARTER in [pytest.approx(probe.lr) for probe in found.probes]
 
 
 class LogsAccuracy(Net):
@@ -374,7 +388,7 @@ def test_a_range_test_without_an_answer_is_searched_from_where_its_loss_is_lowes
     levels = found.curve.smoothed()
     lowest = min(loss for loss in levels if loss == loss)
     assert found.probes[0].lr == found.curve.lrs[levels.index(lowest)]
-    assert found.suggestion() == found.best.lr
+    assert found.suggestion() == pytest.approx(QUARTER * found.best.lr)
 
 
 def test_all_short_trainings_diverge_and_there_is_no_peak():
@@ -455,7 +469,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
         Interrupt.left = None
     partly = Search.load(file)
     assert len(partly.probes) == 1
-    assert partly.suggestion() == partly.probes[0].lr
+    assert partly.suggestion() == pytest.approx(QUARTER * partly.probes[0].lr)
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps
@@ -505,7 +519,7 @@ def test_a_search_prints_as_one_line():
     curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
     probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
     assert str(Search(curve, probes, 1000, 250, 1.0, 1300)) == (
-        "Search: peak 0.1 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
+        "Search: peak 0.0758 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
         " 1,300 steps for 1,000"
     )
 
@@ -523,7 +537,7 @@ def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak()
     assert lines["validation loss of a short training"] == [[0.1, 0.2], [0.3, 0.5]]
     assert [x for x, _ in lines["given up"]] == [3.0]
     assert "training loss, smoothed" in lines
-    assert "peak 0.1" in [text.get_text() for text in ax.texts]
+    assert "peak 0.0758" in [text.get_text() for text in ax.texts]
     assert ax.get_xlim()[1] > 3.0
     assert ax.get_ylim()[0] < 0.2
 
@@ -743,4 +757,4 @@ def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
     assert steps <= 100
     assert len(probes) >= 2
     assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
-    assert peak in [lr for lr, *_ in probes]
+    assert peak / 4**-0.2 in [pytest.approx(lr) for lr, *_ in probes]

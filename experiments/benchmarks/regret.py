@@ -56,11 +56,14 @@ GRIDS = {
     "sgd": tuple(10**e for e in (-3.5, *(n / 4 for n in range(-10, 5)))),
     "adamw": tuple(10**e for e in (-5, *(n / 4 for n in range(-16, 1)))),
 }
-# Our range tests, by optimizer; the second is there to see how much a suggestion owes to the range.
+# Our range tests, by optimizer; the second is there to see how much a suggestion owes to the range,
+# and the third how much it owes to the number of steps.
 RANGES = {
     "wide": {"sgd": (1e-6, 10.0), "adamw": (1e-6, 1.0)},
     "narrow": {"sgd": (1e-4, 10.0), "adamw": (1e-5, 1.0)},
+    "fine": {"sgd": (1e-6, 10.0), "adamw": (1e-6, 1.0)},
 }
+POINTS = {"wide": 100, "narrow": 100, "fine": 300}
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,12 @@ def run_find() -> None:
         module, data = build(task, seed, lr=high)
         began = time.perf_counter()
         curve = Tuner(make_trainer(task)).lr_find(
-            module, datamodule=data, min_lr=low, max_lr=high, schedule=one_cycle()
+            module,
+            datamodule=data,
+            min_lr=low,
+            max_lr=high,
+            num_training=POINTS[name],
+            schedule=one_cycle(),
         )
         row = {"range": name, "task": task.name, "seed": seed, "stopped": curve.stopped}
         row["seconds"] = round(time.perf_counter() - began, 2)

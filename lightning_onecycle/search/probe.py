@@ -75,23 +75,29 @@ class Probe:
         """The loss, and infinity where the probe is not complete."""
         return self.loss if self.is_complete else math.inf
 
-    def is_clearly_worse_than(self, other: Probe) -> bool:
-        """Return whether the loss is larger by more than the noise, see `is_clearly_larger`."""
-        if not (self.is_complete and other.is_complete):
-            return self.rank > other.rank
-        return is_clearly_larger(self.scores, other.scores)
-
     @property
     def gain(self) -> float:
         """How far the loss lies below the mean of the first four training losses, at least 0."""
         return max(fmean(self.losses[:4]) - self.loss, 0.0) if self.losses else 0.0
 
+    def is_clearly_worse_than(self, other: Probe) -> bool:
+        """Return whether the loss is larger by more than the noise, see `is_clearly_larger`.
+
+        Fewer than four pairs of scores do not know their noise. There 5 % of the other's gain
+        decide.
+        """
+        if not (self.is_complete and other.is_complete):
+            return self.rank > other.rank
+        if min(len(self.scores), len(other.scores)) < _FEWEST_PAIRS:
+            return not self._is_near(other)
+        return is_clearly_larger(self.scores, other.scores)
+
     def is_as_good_as(self, other: Probe) -> bool:
         """Return whether the loss is larger neither clearly nor by 5 % of the other's gain."""
-        if not (self.is_complete and other.is_complete):
-            return self.rank <= other.rank
-        small = self.loss <= other.loss + _SMALL * other.gain
-        return small and not self.is_clearly_worse_than(other)
+        return not self.is_clearly_worse_than(other) and self._is_near(other)
+
+    def _is_near(self, other: Probe) -> bool:
+        return self.rank <= other.rank + _SMALL * other.gain
 
 
 def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
