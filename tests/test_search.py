@@ -133,12 +133,12 @@ def test_peaks_go_down_by_half_decades_as_long_as_the_lowest_is_the_best():
 
 
 def test_a_higher_peak_is_tried_only_where_the_highest_is_clearly_better():
-    assert rounded([made(1.0, 1.0), made(0.316, 1.1)]) == 2.0
+    assert rounded([made(1.0, 1.0), made(0.316, 1.1)]) == 3.162
     assert rounded([made(1.0, 1.0, 0.5), made(0.316, 1.1, -0.5)]) == 0.562
-    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.06, pairs=2)]) == 2.0
+    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.06, pairs=2)]) == 3.162
     assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.04, pairs=2)]) == 0.562
     behind = made(0.316, 1.1, stopped="behind after half of the steps")
-    assert rounded([made(1.0, 1.0), behind]) == 2.0
+    assert rounded([made(1.0, 1.0), behind]) == 3.162
 
 
 def test_the_gaps_around_the_best_are_halved():
@@ -159,10 +159,16 @@ def answer(*probes, total=50):
 
 
 def test_the_peak_falls_with_the_length_of_the_training():
-    probes = trained(1.0, 1.0), trained(0.3, 2.0)
+    probes = trained(3.0, 1.5), trained(1.0, 1.0), trained(0.3, 2.0)
     assert answer(*probes).lr == 1.0
     assert answer(*probes, total=200).lr == pytest.approx(QUARTER)
     assert answer(*probes, total=200).reason.startswith("0.76 of 1, for the training is longer")
+
+
+def test_the_highest_of_the_probes_is_the_peak_where_it_is_the_best():
+    lr, reason = answer(trained(1.0, 1.0), trained(0.3, 2.0), total=200)
+    assert lr == 1.0
+    assert reason == "1; which has the lowest validation loss, 1, of 2 short trainings"
 
 
 QUARTER = 4**-0.2
@@ -221,7 +227,8 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
     peaks = [probe.lr for probe in found.probes]
     assert peaks[:2] == pytest.approx([found.curve.suggestion(), peaks[0] / math.sqrt(10)])
     as_good = [probe for probe in found.probes if probe.is_as_good_as(found.best)]
-    assert found.suggestion() == pytest.approx(QUARTER * min(p.lr for p in as_good))
+    part = 1.0 if min(p.lr for p in as_good) == max(peaks) else QUARTER
+    assert found.suggestion() == pytest.approx(part * min(p.lr for p in as_good))
     assert len(found.best.scores) == 8
 
 
@@ -469,7 +476,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
         Interrupt.left = None
     partly = Search.load(file)
     assert len(partly.probes) == 1
-    assert partly.suggestion() == pytest.approx(QUARTER * partly.probes[0].lr)
+    assert partly.suggestion() == partly.probes[0].lr
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from lightning_onecycle.search.probe import Probe
 
-DOWN, UP = math.sqrt(10.0), 2.0
-"""The factors between one peak and the next below it or above it."""
+STEP = math.sqrt(10.0)
+"""The factor between one peak and the next."""
 _FINEST = 10.0**0.2
 """Peaks that are closer together than this are not told apart."""
 _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
@@ -84,8 +84,8 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     """Return the peak that the next probe is to be trained at, or None if no more are worth it.
 
     The first one comes first. As long as the lowest peak is the best, half a decade below it comes
-    next. Twice the highest peak is tried only where the highest is clearly better than the next
-    one below it: the suggestion of a range test is rather too high. Then the gap between the best
+    next. One above the highest is tried only where that is clearly better than the next one below
+    it: the suggestion of a range test is rather too high. Then the gap between the best
     and the better one of its neighbours is halved.
 
     Args:
@@ -100,7 +100,7 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
         >>> high = Probe(1.0, 0.5, 90, "completed", scores=(0.4, 0.5, 0.5, 0.6))
         >>> low = Probe(0.3, 0.9, 90, "completed", scores=(0.8, 0.9, 0.9, 1.0))
         >>> next_peak([], 1.0), next_peak([high], 1.0), next_peak([high, low], 1.0)
-        (1.0, 0.31622776601683794, 2.0)
+        (1.0, 0.31622776601683794, 3.1622776601683795)
     """
     if not probes:
         return first
@@ -108,9 +108,9 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     best = min(ranked, key=lambda probe: probe.rank)
     place = ranked.index(best)
     if place == 0 or not best.is_complete:
-        return ranked[0].lr / DOWN
+        return ranked[0].lr / STEP
     if best is ranked[-1] and ranked[place - 1].is_clearly_worse_than(best):
-        return best.lr * UP
+        return best.lr * STEP
     neighbours = ranked[place - 1 : place] + ranked[place + 1 : place + 2]
     apart = [p for p in neighbours if max(p.lr, best.lr) / min(p.lr, best.lr) > _FINEST]
     if not apart:
