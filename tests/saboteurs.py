@@ -67,10 +67,13 @@ class TermAtEpochEnd(Callback):
 
 
 class Slow(Callback):
-    """Take a while over each step, for somebody to interrupt; SLOW has the seconds."""
+    """Take a while over each step, for somebody to interrupt; SLOW goes before ``seconds``."""
+
+    def __init__(self, seconds=0.05):
+        self.seconds = float(os.environ.get("SLOW", seconds))
 
     def on_train_batch_start(self, *args):
-        time.sleep(float(os.environ.get("SLOW", 0.05)))
+        time.sleep(self.seconds)
 
 
 class WaitFor(Callback):

@@ -1,4 +1,4 @@
-"""Sweeps as a user runs them: real processes, real kills, real launchers."""
+"""Sweeps as a user runs them: processes, kills, launchers."""
 
 import csv
 import json
@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
+from forks import run, start
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
 from lightning_onecycle.sweep.earlier import LOCK, parsed, remember, take_over
@@ -31,25 +32,6 @@ ROOT = Path(__file__).parents[1]
 QUIET = ("trainer.enable_progress_bar=false", "callbacks.batch_norm=null", "callbacks.gap=null")
 NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
-
-
-def start(*options, cwd=ROOT):
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *map(str, options)],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(*options, cwd=ROOT):
-    """Return the exit code and what was printed."""
-    process = start(*options, cwd=cwd)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
 
 
 def results_of(root):
