@@ -17,17 +17,17 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).parents[1]
-TRAIN = str(ROOT / "train.py")
+TRAIN = ROOT / "train.py"
 
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["imports_of_a_run"])
 
 
-def start(*options, cwd=ROOT, anew=False, **environment):
+def start(*options, program=TRAIN, cwd=ROOT, anew=False, **environment):
     """Start a run, and return its process: a `subprocess.Popen`, or what has its methods."""
     path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
-    command = [TRAIN, *map(str, options)]
+    command = [str(program), *map(str, options)]
     if not anew:
         return Fork(command, cwd, environment)
     return subprocess.Popen(
@@ -92,7 +92,7 @@ def _run(command, cwd, environment, output):
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = command
-    sys.path[:0] = [str(ROOT)]
+    sys.path.insert(0, str(Path(command[0]).parent))
     try:
         runpy.run_path(command[0], run_name="__main__")
     finally:
