@@ -226,6 +226,7 @@ def test_what_a_trainer_refuses_is_kept_as_the_reason(tmp_path):
     assert "needs Trainer(max_time=...)" in result_of(tmp_path)["reason"]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     moments = sorted(random.Random(0).sample(range(20, 440), 3))
     options = [*LONG, f"hydra.run.dir={tmp_path}"]
@@ -242,6 +243,7 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     assert_same_end(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
     process = start(*LONG, f"hydra.run.dir={tmp_path}")
@@ -272,6 +274,7 @@ def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(finishe
     assert result["fit_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_several_devices(tmp_path):
     code, output = run(
         *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}"
@@ -333,6 +336,7 @@ def test_a_signal_in_a_range_test_ends_it_as_interrupted(tmp_path):
     assert (result["status"], result["reason"]) == ("interrupted", "SIGTERMException")
 
 
+@pytest.mark.slow
 def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     tmp_path, uninterrupted
 ):
@@ -376,6 +380,7 @@ def test_what_cannot_go_on_by_itself_is_refused(options, message):
     assert message in output
 
 
+@pytest.mark.slow
 def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     short = (*QUIET, "trainer.max_epochs=3")
     code, output = run(*short, "lr_find=then_fit", f"hydra.run.dir={tmp_path / 'both'}")
@@ -406,6 +411,7 @@ def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     assert result_of(tmp_path / "other")["max_lr"] == peak
 
 
+@pytest.mark.slow
 def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     short = (*QUIET, "trainer.max_epochs=5")
     searched = f"hydra.run.dir={tmp_path / 'both'}"
