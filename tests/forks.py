@@ -44,7 +44,11 @@ def start(*options, program=TRAIN, cwd=ROOT, anew=False, **environment):
 def run(*options, **arguments):
     """Run to the end; return the exit code and what was printed."""
     process = start(*options, **arguments)
-    output, _ = process.communicate(timeout=300)
+    try:
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
     return process.returncode, output
 
 
