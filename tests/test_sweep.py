@@ -71,7 +71,7 @@ def processes_that_name(text):
 @pytest.mark.slow
 def test_a_sweep_over_devices_in_both_orders(tmp_path):
     code, output = run(
-        *QUIET, "-m", "trainer=ddp_cpu", "trainer.devices=2,1", "schedule=onecycle,step",
+        *QUIET, "-m", "trainer=ddp_cpu", "schedule=onecycle,step", "trainer.devices=2,1",
         "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert code == 0, output
