@@ -45,7 +45,7 @@ def run(*options, **arguments):
     """Run to the end; return the exit code and what was printed."""
     process = start(*options, **arguments)
     try:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=600)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
