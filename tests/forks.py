@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 TRAIN = ROOT / "train.py"
 
@@ -46,9 +48,9 @@ def run(*options, **arguments):
     process = start(*options, **arguments)
     try:
         output, _ = process.communicate(timeout=600)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
         process.kill()
-        raise
+        pytest.fail(f"it took more than {late.timeout} seconds:\n{late.output}")
     return process.returncode, output
 
 
