@@ -1,9 +1,8 @@
 """What the tests share: a tiny module, a trainer without frills, and a record of what was used."""
 
+import json
 import logging
 import os
-import subprocess
-import sys
 import textwrap
 from functools import partial
 from unittest import mock
@@ -14,6 +13,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
+
+from forks import run
 
 # Two processes of tests must not wait for each other's threads.
 torch.set_num_threads(1)
@@ -143,16 +144,23 @@ def told(said):
     return lambda: [message for message in said() if "chedule" in message]
 
 
-def python(folder, code, *arguments):
-    """Run a script in a process of its own, and return the lines of it that begin with SAYS."""
-    (folder / "main.py").write_text(textwrap.dedent(code))
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "main.py", *arguments],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return [line for line in result.stdout.splitlines() if line.startswith("SAYS")]
+def python(folder, code, *arguments, anew=False):
+    """Run a script in a process of its own, and return the lines of it that begin with SAYS.
+
+    Args:
+        folder: Where it is written, and run.
+        code: The script.
+        arguments: Of its command line.
+        anew: Whether it has an interpreter of its own; it is a fork otherwise.
+    """
+    script = folder / "main.py"
+    script.write_text(textwrap.dedent(code))
+    code, output = run(*arguments, program=script, cwd=folder, anew=anew)
+    assert code == 0, output
+    return [line for line in output.splitlines() if line.startswith("SAYS")]
+
+
+def two_processes(folder, code):
+    """Run a script that Lightning starts again for rank 1; return the result.RANK of each."""
+    python(folder, code)
+    return [json.loads((folder / f"result.{rank}").read_text()) for rank in (0, 1)]

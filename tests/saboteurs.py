@@ -46,14 +46,15 @@ class Raise(Saboteur):
 
 
 class KillAtTheEnd(Checkpoint):
-    """Kill the run when its last epoch is over and saved, and before anybody says so."""
+    """Kill the run of a seed when its last epoch is over and saved, and before anybody says so."""
 
-    def __init__(self, once):
-        self.once = once
+    def __init__(self, seed, once):
+        self.seed, self.once = seed, once
 
     def on_train_epoch_end(self, trainer, pl_module):
         last = trainer.current_epoch == trainer.max_epochs - 1
-        if last and trainer.is_global_zero and not os.path.exists(self.once):
+        meant = int(os.environ.get("PL_GLOBAL_SEED", -1)) == self.seed
+        if meant and last and trainer.is_global_zero and not os.path.exists(self.once):
             open(self.once, "x").close()
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -67,10 +68,13 @@ class TermAtEpochEnd(Callback):
 
 
 class Slow(Callback):
-    """Take a while over each step, for somebody to interrupt; SLOW has the seconds."""
+    """Take a while over each step, for somebody to interrupt; SLOW goes before ``seconds``."""
+
+    def __init__(self, seconds=0.05):
+        self.seconds = float(os.environ.get("SLOW", seconds))
 
     def on_train_batch_start(self, *args):
-        time.sleep(float(os.environ.get("SLOW", 0.05)))
+        time.sleep(self.seconds)
 
 
 class WaitFor(Callback):

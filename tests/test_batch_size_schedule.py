@@ -1,10 +1,5 @@
 """The batch size over a run: what each step gets, how many steps there are, and their rates."""
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +11,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, TensorDataset
 
-from conftest import Tiny, Used, expected, quiet_trainer
+from conftest import Tiny, Used, expected, quiet_trainer, two_processes
 from experiments.data import Digits
 from lightning_onecycle import BatchSizeSchedule, OneCycle, Tuner, one_cycle, scale_lr
 
@@ -468,11 +463,10 @@ def test_a_batch_larger_than_the_data_is_refused_at_the_start():
 # ---- two processes ------------------------------------------------------------------------------
 
 SCRIPT = """
-import json, os, sys
+import json, os
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader
-sys.path.insert(0, {tests!r})
 from conftest import Used
 from test_batch_size_schedule import GROWS, OfAttribute, Sized, data, digits, Images, SCHEDULE
 from lightning_onecycle import BatchSizeSchedule, OneCycle
@@ -491,7 +485,7 @@ def run(sizes, given, module, max_epochs, *callbacks, ckpt_path=None):
 
 
 if __name__ == "__main__":
-    saved = ModelCheckpoint("saved", "{{step}}", every_n_train_steps=1, save_top_k=-1)
+    saved = ModelCheckpoint("saved", "{step}", every_n_train_steps=1, save_top_k=-1)
     results = dict(
         loader=run(GROWS, DataLoader(data(), shuffle=True), Sized(), 4),
         module=run(GROWS, OfAttribute(), Sized(), 4),
@@ -505,43 +499,28 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def ranks(tmp_path_factory):
     """Run the script, and return the results of both ranks."""
-    directory = tmp_path_factory.mktemp("ddp")
-    script = directory / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent))))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=environment,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads((directory / f"result.{rank}").read_text()) for rank in (0, 1)]
+    return two_processes(tmp_path_factory.mktemp("ddp"), SCRIPT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["loader", "module"])
-def test_two_processes(two_processes, given):
+def test_two_processes(ranks, given):
     """12 samples for each: 6, 6, 2 and 2 steps, one cycle over them, and no sample twice."""
-    ranks = [of_rank[given] for of_rank in two_processes]
-    for run in ranks:
+    runs = [of_rank[given] for of_rank in ranks]
+    for run in runs:
         assert run["sizes"] == sizes_of([(2, 12), (6, 4)])
         assert [tuple(pair) for pair in run["values"]] == expected(one_cycle(), 16)
     for first, last in ((0, 6), (6, 12), (12, 14), (14, 16)):
-        seen = [x for run in ranks for batch in run["samples"][first:last] for x in batch]
+        seen = [x for run in runs for batch in run["samples"][first:last] for x in batch]
         assert sorted(seen) == list(range(SAMPLES))
 
 
-def test_two_processes_resumed_in_the_middle(two_processes):
+@pytest.mark.slow
+def test_two_processes_resumed_in_the_middle(ranks):
     """598 images for each: 5, 2 and 1 steps; after six of them, one of the second epoch is left."""
-    for of_rank in two_processes:
+    for of_rank in ranks:
         whole, rest = of_rank["whole"], of_rank["rest"]
         assert whole["sizes"] == sizes_of([(100, 5), (200, 2), (400, 1)])
         assert rest["sizes"] == [200, 400]

@@ -655,6 +655,7 @@ CALLBACKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "logs"),
     [
@@ -667,7 +668,7 @@ def test_callbacks_are_of_both_whatever_is_imported_first(tmp_path, first, logs)
     """And who sets the level of the Lightning that they use silences its messages."""
     names = f"SAYS {' '.join(CALLBACKS)}"
     log = f"SAYS {logs}.utilities.rank_zero"
-    assert python(tmp_path, ORDER.format(first=first)) == [names, names, log]
+    assert python(tmp_path, ORDER.format(first=first), anew=True) == [names, names, log]
 
 
 SPAWN = """
@@ -692,8 +693,9 @@ SPAWN = """
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_started_anew(tmp_path):
-    assert python(tmp_path, SPAWN) == ["SAYS True 64 0.0001"]
+    assert python(tmp_path, SPAWN, anew=True) == ["SAYS True 64 0.0001"]
 
 
 CLI = """
@@ -731,6 +733,7 @@ trainer:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_first", [True, False], ids=["ours first", "ours last"])
 @either
 def test_its_command_line_takes_the_callbacks(tmp_path, tree, is_first):
@@ -742,5 +745,6 @@ def test_its_command_line_takes_the_callbacks(tmp_path, tree, is_first):
     imports.insert(0 if is_first else 2, "from lightning_onecycle import OneCycle")
     (tmp_path / "onecycle.yaml").write_text(YAML)
     script = CLI.format(imports="; ".join(imports))
-    assert python(tmp_path, script, "fit", "--config=onecycle.yaml") == ["SAYS [0.4] 64"]
+    said = python(tmp_path, script, "fit", "--config=onecycle.yaml", anew=True)
+    assert said == ["SAYS [0.4] 64"]
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"

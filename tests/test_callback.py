@@ -751,6 +751,7 @@ class Written(Callback):
         (self.folder / f"{trainer.global_rank}.txt").write_text("\n".join(self.lines))
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     trainer = quiet_trainer(
         OneCycle(), Written(tmp_path), strategy="ddp_spawn", devices=2, max_epochs=2

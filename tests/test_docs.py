@@ -54,6 +54,7 @@ def site(tmp_path_factory):
     return folder / "html"
 
 
+@pytest.mark.slow
 def test_it_builds_without_a_warning_and_needs_nothing_from_the_internet(site):
     built = list(site.rglob("*.html"))
     for page in [*PAGES, DOCS / "schedules.rst"]:
@@ -63,6 +64,7 @@ def test_it_builds_without_a_warning_and_needs_nothing_from_the_internet(site):
             assert not re.search(r"(?:src|href)=\"(?:https?:)?//", tag), (page.name, tag)
 
 
+@pytest.mark.slow
 def test_every_public_name_has_an_entry(site):
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     entries = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}

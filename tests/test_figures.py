@@ -6,9 +6,6 @@ import csv
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from experiments.figures import criteria, headline, losses, notes, runs, weight_
 from experiments.figures.headline import Curve
 from experiments.figures.losses import Run
 from experiments.rows import add, markdown, read
+from forks import run
 from lightning_onecycle import one_cycle
 from test_data import write_cifar10, write_fashion_mnist
 
@@ -126,14 +124,8 @@ def test_the_peaks_of_fig5_are_rungs_of_the_ladder():
 def test_it_trains_what_train_py_trains(tmp_path):
     options = [*DIGITS, "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
     folder = tmp_path / "sweep"
-    command = [sys.executable, "train.py", "experiment=fig2_losses", *options]
-    subprocess.run(
-        [*command, "seed=3", f"hydra.sweep.dir={folder}"],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-    )
+    code, output = run("experiment=fig2_losses", *options, "seed=3", f"hydra.sweep.dir={folder}")
+    assert code == 0, output
     (path,) = folder.glob("*/result.json")  # the experiment is a sweep by itself
     result = json.loads(path.read_text())
     cfg = runs.configuration("experiment=fig2_losses", *options, "seed=3")

@@ -530,6 +530,7 @@ def launch(folder, processes, sync):
     return [json.loads((folder / f"result.{rank}").read_text()) for rank in range(processes)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sync",
     [False, pytest.param(True, marks=needs_gpu("SyncBatchNorm has no CPU version"))],
@@ -584,6 +585,7 @@ def result_of(folder, *options):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -599,6 +601,7 @@ def test_train_py_completes_and_goes_on(options, tmp_path, record_property):
     assert more["steps"] == first["steps"] * 3 / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -616,6 +619,7 @@ def test_train_py_completes_on_all_devices(options, tmp_path, record_property):
     record_property("steps/s", f"{result['steps_per_second']:.0f}")
 
 
+@pytest.mark.slow
 def test_a_sweep_on_one_device_completes(tmp_path):
     # Each job is a fork, and must be the first to use the GPU.
     train_py("-m", ONE, "seed=0,1", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}")

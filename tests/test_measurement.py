@@ -1,12 +1,7 @@
 """What holds for every measurement: the run is the same with it, wherever it runs."""
 
 import inspect
-import json
-import os
 import random
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MeanMetric
 
-from conftest import quiet_trainer
+from conftest import quiet_trainer, two_processes
 from experiments.callbacks import MEASURED
 from lightning_onecycle import GradientNoiseScale, OneCycle, Sharpness, Tuner
 
@@ -397,11 +392,10 @@ def test_a_range_test_does_not_measure(make):
 # ---- two processes ------------------------------------------------------------------------------
 
 SCRIPT = """
-import json, os, sys
+import json, os
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader, DistributedSampler
-sys.path.insert(0, {tests!r})
 from test_measurement import Found, Net, Repeatable, samples
 from lightning_onecycle import GradientNoiseScale, Sharpness
 
@@ -438,46 +432,30 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def ranks(tmp_path_factory):
     """Run the script, and return the results of both ranks."""
-    directory = tmp_path_factory.mktemp("ddp")
-    script = directory / "script.py"
-    tests = str(Path(__file__).parent)
-    script.write_text(textwrap.dedent(SCRIPT.format(tests=tests)))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        env=environment,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads((directory / f"result.{rank}").read_text()) for rank in (0, 1)]
+    return two_processes(tmp_path_factory.mktemp("ddp"), SCRIPT)
 
 
-def test_two_processes_find_the_same_and_train_as_without(two_processes):
-    first, second = two_processes
-    for of_rank in two_processes:
+@pytest.mark.slow
+def test_two_processes_find_the_same_and_train_as_without(ranks):
+    first, second = ranks
+    for of_rank in ranks:
         assert of_rank["losses"] == of_rank["plain"]
     assert first["losses"] != second["losses"]
     assert first["latest"] == second["latest"]
     assert all(first["latest"])
 
 
-def test_two_processes_measure_what_one_does_on_all_of_the_batch(two_processes):
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does_on_all_of_the_batch(ranks):
     """With a part for each sample, and a loss that is a mean, the split does not matter."""
     callbacks = [GradientNoiseScale(2, num_parts=16), Sharpness(2, subspace=3)]
     found = [Found(callback) for callback in callbacks]
     seed_everything(1, verbose=False)
     trainer = quiet_trainer(*callbacks, *found, max_epochs=1)
     trainer.fit(Repeatable(), DataLoader(samples(54), batch_size=16))
-    for alone, shared in zip(found, two_processes[0]["found"], strict=True):
+    for alone, shared in zip(found, ranks[0]["found"], strict=True):
         assert {int(step) for step in shared} == {0, 2}
         for step, values in shared.items():
             assert values == pytest.approx(alone.found[int(step)], rel=1e-3)

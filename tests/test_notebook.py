@@ -49,6 +49,7 @@ def test_the_committed_notebook_names_no_path(committed):
     assert not re.findall(r"(?<![\w.:/])/(?:home|root|tmp|usr|work|Users)\b|[A-Z]:\\\\", text)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_notebook_runs(committed, tmp_path):
     where = {"metadata": {"path": str(tmp_path)}}

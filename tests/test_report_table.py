@@ -518,6 +518,7 @@ def report(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_the_files(sweep: Path) -> None:
     log(sweep / "5-schedule=step,seed=0", val_acc={0: 0.5, 9: 0.95})
     done = report(sweep.parent, "sweep")
@@ -527,6 +528,7 @@ def test_the_command_prints_the_table_and_writes_the_files(sweep: Path) -> None:
     assert last == "results: sweep/results.csv sweep/results.md sweep/results.png\n"
 
 
+@pytest.mark.slow
 def test_the_command_refuses_in_one_line(tmp_path: Path) -> None:
     done = report(tmp_path, "nowhere")
     message = "directory must be a directory with runs, got 'nowhere'"

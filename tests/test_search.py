@@ -1,6 +1,5 @@
 """A search for the peak: what it spends, what it finds, and that it leaves no trace."""
 
-import json
 import math
 
 import pytest
@@ -12,7 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from conftest import python, quiet_trainer
+from conftest import quiet_trainer, two_processes
 from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_decay
 from lightning_onecycle.search import Probe
 from lightning_onecycle.search.plan import anchor, next_peak, plan
@@ -697,7 +696,7 @@ def test_a_search_runs_in_a_trainer_of_the_other_lightning():
 # ---- two processes -------------------------------------------------------------------------------
 
 SCRIPT = """
-import json, os, sys
+import json, os
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from torch.utils.data import DataLoader, TensorDataset
@@ -755,9 +754,9 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
-    python(tmp_path, SCRIPT)
-    first, second = (json.loads((tmp_path / f"result.{rank}").read_text()) for rank in (0, 1))
+    first, second = two_processes(tmp_path, SCRIPT)
     probes, peak, steps, total = first[0]
     assert first[0] == second[0] == first[1] == second[1]
     assert total == 100

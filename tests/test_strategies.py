@@ -1,17 +1,12 @@
 """Training that is spread over two processes: weights, gradients or optimizer state in parts."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from torch.distributed import fsdp
 
-from conftest import expected
+from conftest import expected, two_processes
 from lightning_onecycle import one_cycle
 
+pytestmark = pytest.mark.slow
 SCRIPT = """
 import json, os
 import torch
@@ -148,20 +143,7 @@ TAKEN_APART = ["FSDPStrategy", "ModelParallelStrategy"]
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     """Run the script, and return the results of both ranks."""
-    directory = tmp_path_factory.mktemp("strategies")
-    script = directory / "script.py"
-    script.write_text(SCRIPT)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(script)]
-    done = subprocess.run(
-        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads((directory / f"result.{rank}").read_text()) for rank in (0, 1)]
+    return two_processes(tmp_path_factory.mktemp("ddp"), SCRIPT)
 
 
 @pytest.mark.parametrize("case", CASES)

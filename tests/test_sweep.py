@@ -1,12 +1,10 @@
-"""Sweeps as a user runs them: real processes, real kills, real launchers."""
+"""Sweeps as a user runs them: processes, kills, launchers."""
 
 import csv
 import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import OmegaConf
 
+from forks import run, start
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
 from lightning_onecycle.sweep.earlier import LOCK, parsed, remember, take_over
@@ -31,25 +30,6 @@ ROOT = Path(__file__).parents[1]
 QUIET = ("trainer.enable_progress_bar=false", "callbacks.batch_norm=null", "callbacks.gap=null")
 NOT_OF_SBATCH = ("_target_", "submitit_folder", "max_num_timeout")
 EPOCH = 18  # steps, of the digits in batches of 64
-
-
-def start(*options, cwd=ROOT):
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *map(str, options)],
-        cwd=cwd,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(*options, cwd=ROOT):
-    """Return the exit code and what was printed."""
-    process = start(*options, cwd=cwd)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
 
 
 def results_of(root):
@@ -88,18 +68,18 @@ def processes_that_name(text):
 # ---- devices ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("devices", "schedules"), [("1,2", "onecycle,step"), ("2,1", "onecycle")])
-def test_a_sweep_over_devices_in_both_orders(tmp_path, devices, schedules):
+@pytest.mark.slow
+def test_a_sweep_over_devices_in_both_orders(tmp_path):
     code, output = run(
-        *QUIET, "-m", "trainer=ddp_cpu", f"trainer.devices={devices}", f"schedule={schedules}",
+        *QUIET, "-m", "trainer=ddp_cpu", "schedule=onecycle,step", "trainer.devices=2,1",
         "trainer.max_epochs=2", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert code == 0, output
     assert f"look: tensorboard --logdir {tmp_path}" in output
     expected = [
-        f"{name}trainer.devices={count}"
-        for count in devices.split(",")
-        for name in (f"schedule={s}," if "," in schedules else "" for s in schedules.split(","))
+        f"schedule={schedule},trainer.devices={count}"
+        for schedule in ("onecycle", "step")
+        for count in (2, 1)
     ]
     directories = sorted(path for path in tmp_path.iterdir() if path.is_dir())
     assert [path.name for path in directories] == [f"{n}-{job}" for n, job in enumerate(expected)]
@@ -116,14 +96,20 @@ def test_a_sweep_over_devices_in_both_orders(tmp_path, devices, schedules):
     assert rows_of(tmp_path).keys() == {path.name for path in directories}
 
 
-def test_a_killed_rank_costs_one_job(tmp_path):
-    kill = "{_target_: saboteurs.Kill, seed: 1, step: 10, rank: 1}"
-    code, output = run(
-        *QUIET, "-m", "trainer=ddp_cpu", "trainer.devices=2", "seed=1,2", "trainer.max_epochs=2",
-        f"+callbacks.kill={kill}", f"hydra.sweep.dir={tmp_path}",
+@pytest.mark.slow
+def test_a_killed_rank_costs_one_job_which_goes_on(tmp_path):
+    # First one rank is killed, then the other, when the last epoch is over.
+    kill, end = tmp_path / "kill", tmp_path / "end"
+    root = tmp_path / "sweep"
+    sweep = (
+        *QUIET, "-m", "trainer=ddp_cpu", "seed=1,2", "trainer.max_epochs=3",
+        f"+callbacks.kill={{_target_: saboteurs.Kill, seed: 1, step: 15, rank: 1, once: {kill}}}",
+        f"+callbacks.end={{_target_: saboteurs.KillAtTheEnd, seed: 1, once: {end}}}",
+        f"hydra.sweep.dir={root}",
     )  # fmt: skip
+    code, output = run(*sweep)
     assert code == 1, output
-    results = results_of(tmp_path)
+    results = results_of(root)
     assert {name: r["status"] for name, r in results.items()} == {
         "seed=1": "failed",
         "seed=2": "completed",
@@ -131,20 +117,31 @@ def test_a_killed_rank_costs_one_job(tmp_path):
     # As the other rank sees it, in the words of old and new releases, or as Lightning ends it.
     reason = results["seed=1"]["reason"]
     assert any(words in reason for words in ("by peer", "remote worker", "by SIGKILL")), reason
-    assert "1 failed" in (tmp_path / "results.md").read_text()
+    assert "1 failed" in (root / "results.md").read_text()
     assert not processes_that_name(tmp_path)
 
+    code, output = run(*sweep)
+    assert code == 1, output
+    assert "going on from its checkpoint" in output
+    assert end.exists()
+    code, output = run(*sweep)
+    assert code == 0, output
+    assert results_of(root)["seed=2"] == results["seed=2"]
+    result = results_of(root)["seed=1"]
+    assert (result["status"], result["reason"], result["steps"]) == ("completed", None, 27)
+    assert result["metrics"]["test/acc"] > 0.5
 
+
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
     # Without batch norm, whose statistics are each process's own.
-    common = (*QUIET, "-m", "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
+    common = (*QUIET, "model.batch_norm=false", "trainer=ddp_cpu", "trainer.max_epochs=2")
     weights, losses = [], []
     for devices, size in ((1, 64), (2, 32)):
-        root = tmp_path / str(devices)
-        options = (f"trainer.devices={devices}", f"data.batch_size={size}", "seed=0")
-        code, output = run(*common, *options, f"hydra.sweep.dir={root}")
+        directory = tmp_path / str(devices)
+        options = (f"trainer.devices={devices}", f"data.batch_size={size}")
+        code, output = run(*common, *options, f"hydra.run.dir={directory}")
         assert code == 0, output
-        (directory,) = root.glob("0-*")
         saved = torch.load(directory / "checkpoints" / "last.ckpt", weights_only=True)
         weights.append({k: v for k, v in saved["state_dict"].items() if k.startswith("net.")})
         result = json.loads((directory / "result.json").read_text())
@@ -156,24 +153,25 @@ def test_two_processes_with_half_the_batch_take_the_steps_of_one(tmp_path):
         torch.testing.assert_close(weights[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.slow
 def test_the_peak_is_scaled_to_the_effective_batch_size(tmp_path):
-    code, output = run(
-        *QUIET, "lr_scaling.rule=linear,sqrt", "-m", "trainer=ddp_cpu", "trainer.max_epochs=2",
-        "trainer.accumulate_grad_batches=2", f"hydra.sweep.dir={tmp_path}",
-    )  # fmt: skip
-    assert code == 0, output
-    peaks = {name: r["max_lr"] for name, r in results_of(tmp_path).items()}
-    # 64 a device, two devices, two batches a step: 256, four times the 64 that 0.2 is for.
-    assert peaks == {"lr_scaling.rule=linear": 0.8, "lr_scaling.rule=sqrt": 0.4}
-    line = (
-        "linear scaling: peak 0.8 for an effective batch size of 256, from optimizer.lr=0.2 for 64"
-    )
-    assert output.count(line) == 1
+    # Four times the 64 that 0.2 is for.
+    for rule, devices, batches, peak in (("linear", 2, 2, 0.8), ("sqrt", 1, 4, 0.4)):
+        code, output = run(
+            *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=1", f"trainer.devices={devices}",
+            f"trainer.accumulate_grad_batches={batches}", f"lr_scaling.rule={rule}",
+            f"hydra.run.dir={tmp_path / rule}",
+        )  # fmt: skip
+        assert code == 0, output
+        assert json.loads((tmp_path / rule / "result.json").read_text())["max_lr"] == peak
+        line = f"{rule} scaling: peak {peak} for an effective batch size of 256, from optimizer.lr"
+        assert output.count(f"{line}=0.2 for 64") == 1
 
 
 # ---- nothing is lost, nothing is run twice ------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
     markers = tmp_path / "markers"
     markers.mkdir()
@@ -238,10 +236,11 @@ SLOW = (
     "-m",
     "seed=0,1,2",
     "trainer.max_epochs=4",
-    "+callbacks.slow={_target_: saboteurs.Slow}",
+    "+callbacks.slow={_target_: saboteurs.Slow, seconds: 0.03}",
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_leaves_a_table_and_goes_on(tmp_path, signum):
     sweep = (*SLOW, f"hydra.sweep.dir={tmp_path}")
@@ -257,16 +256,17 @@ def test_an_interrupted_sweep_leaves_a_table_and_goes_on(tmp_path, signum):
     assert "interrupted" in output.rpartition("2 jobs")[2]  # the table is printed
     taken = json.loads((second / "result.json").read_text())["steps"]
     assert 0 < taken < 4 * EPOCH
-    code, output = run(*sweep)
+    code, output = run(*sweep, SLOW="0")
     assert code == 0, output
     assert "1-seed=1: going on from its checkpoint" in output
     assert {r["status"] for r in results_of(tmp_path).values()} == {"completed"}
     assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(tmp_path):
     sweep = (*SLOW, f"hydra.sweep.dir={tmp_path}")
-    process = start(*sweep)
+    process = start(*sweep, anew=True)
     wait_for((tmp_path / "1-seed=1" / "checkpoints" / "last.ckpt").is_file, process)
     process.kill()
     process.communicate(timeout=60)
@@ -274,7 +274,7 @@ def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(tmp_path):
     while processes_that_name(tmp_path) and time.monotonic() < end:
         time.sleep(0.1)
     assert not processes_that_name(tmp_path)
-    code, output = run(*sweep)
+    code, output = run(*sweep, SLOW="0")
     assert code == 0, output
     assert "0-seed=0: completed before, not run again" in output
     assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
@@ -327,27 +327,7 @@ def test_a_single_run_in_the_same_place_is_left_alone(tmp_path):
     assert set(before) <= set(tmp_path.rglob("*"))
 
 
-def test_a_job_on_two_devices_that_was_killed_goes_on(tmp_path):
-    # With an option that can be given once only, and at its very end.
-    kill = f"{{_target_: saboteurs.Kill, seed: 0, step: 15, rank: 1, once: {tmp_path / 'kill'}}}"
-    end = f"{{_target_: saboteurs.KillAtTheEnd, once: {tmp_path / 'end'}}}"
-    sweep = (
-        *QUIET, "-m", "trainer=ddp_cpu", "seed=0", "trainer.max_epochs=3",
-        f"+callbacks.kill={kill}", f"+callbacks.end={end}", f"hydra.sweep.dir={tmp_path / 'sweep'}",
-    )  # fmt: skip
-    code, output = run(*sweep)
-    assert code == 1, output
-    code, output = run(*sweep)
-    assert code == 1, output
-    assert "going on from its checkpoint" in output
-    assert (tmp_path / "end").exists()
-    code, output = run(*sweep)
-    assert code == 0, output
-    (result,) = results_of(tmp_path / "sweep").values()
-    assert (result["status"], result["reason"], result["steps"]) == ("completed", None, 27)
-    assert result["metrics"]["test/acc"] > 0.5
-
-
+@pytest.mark.slow
 def test_sigterm_on_one_rank_ends_all_at_the_same_batch(tmp_path):
     term = "+callbacks.term={_target_: saboteurs.TermAtEpochEnd}"
     process = start(
@@ -407,16 +387,14 @@ def app(tmp_path):
         "hydra: {callbacks: {sweep: {_target_: lightning_onecycle.sweep.Sweep}}}\n"
     )
 
-    def run(*options):
-        command = [sys.executable, "app.py", f"--config-dir={tmp_path}", "-m", *options]
-        done = subprocess.run(
-            [*command, "hydra.sweep.dir=s"], cwd=tmp_path, capture_output=True, text=True
-        )
-        return done.returncode, done.stdout + done.stderr
+    def run_app(*options):
+        options = (f"--config-dir={tmp_path}", "-m", *options, "hydra.sweep.dir=s")
+        return run(*options, program=tmp_path / "app.py", cwd=tmp_path)
 
-    return run
+    return run_app
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])  # in a fork, and as a command
 def test_a_job_of_an_app_of_ones_own_leaves_why_it_failed(tmp_path, app, devices):
     code, output = app("lr=-0.1", f"trainer.devices={devices}")
@@ -488,6 +466,7 @@ def test_a_usage_error_in_one_job(tmp_path):
 # ---- launchers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_joblib(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     kill = "{_target_: saboteurs.Kill, seed: 1, step: 5}"
@@ -503,24 +482,25 @@ def test_joblib(tmp_path):
     assert wrong["reason"] == "killed by SIGKILL"
 
 
-@pytest.mark.parametrize("tasks", [1, 2])
-def test_submitit_on_this_machine(tmp_path, tasks):
+@pytest.mark.slow
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, "0"), (2, "0,1")])
+def test_submitit_on_this_machine(tmp_path, tasks, seeds):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     code, output = run(
         *QUIET, "-m", "hydra/launcher=submitit_local", f"hydra.launcher.tasks_per_node={tasks}",
-        "trainer=ddp_cpu", "trainer.devices=2", "seed=0,1", "trainer.max_epochs=2",
+        "trainer=ddp_cpu", "trainer.devices=2", f"seed={seeds}",
+        "trainer.max_epochs=2",
         f"hydra.sweep.dir={tmp_path}", cwd=tmp_path,  # from where nothing can be imported
     )  # fmt: skip
     assert code == 0, output
     results = results_of(tmp_path)
-    assert {name: r["status"] for name, r in results.items()} == {
-        "seed=0": "completed",
-        "seed=1": "completed",
-    }
+    assert sorted(r["seed"] for r in results.values()) == [int(n) for n in seeds.split(",")]
+    assert {r["status"] for r in results.values()} == {"completed"}
     assert {(r["world_size"], r["steps"]) for r in results.values()} == {(2, EPOCH)}
-    assert len(rows_of(tmp_path)) == 2
+    assert len(rows_of(tmp_path)) == len(results)
 
 
+@pytest.mark.slow
 def test_a_preempted_job_goes_back_in_line_and_on_from_its_checkpoint(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     slow = "+callbacks.slow={_target_: saboteurs.Slow}"
@@ -590,6 +570,7 @@ def test_lightning_takes_its_ranks_from_slurm(monkeypatch):
         rank_of_many(OmegaConf.create({"trainer": trainer | {"num_nodes": 1}}))
 
 
+@pytest.mark.slow
 def test_tasks_that_are_not_the_devices_are_refused(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     code, output = run(
@@ -600,6 +581,7 @@ def test_tasks_that_are_not_the_devices_are_refused(tmp_path):
     assert "hydra.launcher.tasks_per_node must be trainer.devices" in output
 
 
+@pytest.mark.slow
 def test_optuna(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     search = (
@@ -618,6 +600,7 @@ def test_optuna(tmp_path):
     assert output.count("not run again") == 3
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_behind_trials_that_diverge_or_fail(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     fail = "{_target_: saboteurs.Raise, seed: 0, step: 3, once: " + str(tmp_path / "once") + "}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--max-restarts=1")
 QUIET = ("trainer=ddp_cpu", "trainer.enable_progress_bar=false", "callbacks.batch_norm=null")

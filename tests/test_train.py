@@ -1,4 +1,4 @@
-"""train.py as a user runs it: real processes, real kills."""
+"""train.py as a user runs it: processes, kills."""
 
 import csv
 import json
@@ -7,8 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,32 +16,18 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.checkpoint_io import AtomicCheckpointIO
+from forks import run, start
 from lightning_onecycle import LRCurve, Search, __version__
 from lightning_onecycle.report.record import RUNNING
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
-# Long enough to be interrupted, with a checkpoint every tenth of a second.
-LONG = (*QUIET, "trainer.max_epochs=150", "callbacks.last_seconds.train_time_interval.seconds=0.1")
-
-
-def start(*options, **environment):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
-    return subprocess.Popen(
-        [sys.executable, "train.py", *options],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def run(*options, **environment):
-    """Return the exit code and what was printed."""
-    process = start(*options, **environment)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+# Two seconds or more, to be interrupted, with a checkpoint every tenth of a second.
+LONG = (
+    *QUIET, "trainer.max_epochs=30", "callbacks.gap=null",
+    "callbacks.last_seconds.train_time_interval.seconds=0.1",
+    "+callbacks.slow={_target_: saboteurs.Slow, seconds: 0.004}",
+)  # fmt: skip
 
 
 def result_of(directory):
@@ -71,7 +55,7 @@ def finished(tmp_path_factory):
     (programs / "srun").write_text("#!/bin/sh\n")
     (programs / "srun").chmod(0o755)
     path = os.pathsep.join([str(programs), os.environ["PATH"]])
-    code, output = run(*QUIET, f"hydra.run.dir={directory}", PATH=path)
+    code, output = run(*QUIET, f"hydra.run.dir={directory}", anew=True, PATH=path)
     assert code == 0, output
     return directory, output
 
@@ -242,8 +226,9 @@ def test_what_a_trainer_refuses_is_kept_as_the_reason(tmp_path):
     assert "needs Trainer(max_time=...)" in result_of(tmp_path)["reason"]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
-    moments = sorted(random.Random(0).sample(range(100, 2300), 3))
+    moments = sorted(random.Random(0).sample(range(20, 440), 3))
     options = [*LONG, f"hydra.run.dir={tmp_path}"]
     for steps in moments:
         process = start(*options)
@@ -258,10 +243,11 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path, uninterrupted):
     assert_same_end(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
     process = start(*LONG, f"hydra.run.dir={tmp_path}")
-    wait_for_steps(process, tmp_path, 500)
+    wait_for_steps(process, tmp_path, 100)
     process.send_signal(signum)
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
@@ -288,6 +274,7 @@ def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(finishe
     assert result["fit_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_several_devices(tmp_path):
     code, output = run(
         *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}"
@@ -338,7 +325,8 @@ def test_a_signal_in_a_range_test_ends_it_as_interrupted(tmp_path):
     process = start("trainer=cpu", *long, f"hydra.run.dir={tmp_path}")
     shown = ""
     while "LR range test" not in shown:  # its progress bar
-        shown += process.stdout.read(1)
+        time.sleep(0.02)
+        shown += process.stdout.read()
         assert process.poll() is None, shown
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
@@ -348,13 +336,14 @@ def test_a_signal_in_a_range_test_ends_it_as_interrupted(tmp_path):
     assert (result["status"], result["reason"]) == ("interrupted", "SIGTERMException")
 
 
+@pytest.mark.slow
 def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     tmp_path, uninterrupted
 ):
     directory = tmp_path / "run"
     command = (*LONG, f"hydra.run.dir={directory}", "resume=auto")
     process = start(*command)
-    wait_for_steps(process, directory, 500)
+    wait_for_steps(process, directory, 100)
     # While it runs, no other run may write there.
     code, output = run(*command)
     assert code == 1
@@ -391,6 +380,7 @@ def test_what_cannot_go_on_by_itself_is_refused(options, message):
     assert message in output
 
 
+@pytest.mark.slow
 def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     short = (*QUIET, "trainer.max_epochs=3")
     code, output = run(*short, "lr_find=then_fit", f"hydra.run.dir={tmp_path / 'both'}")
@@ -421,6 +411,7 @@ def test_a_range_test_and_then_the_training_at_its_peak(tmp_path):
     assert result_of(tmp_path / "other")["max_lr"] == peak
 
 
+@pytest.mark.slow
 def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     short = (*QUIET, "trainer.max_epochs=5")
     searched = f"hydra.run.dir={tmp_path / 'both'}"

@@ -1,13 +1,7 @@
 """The range test: its rates, what it keeps of the training, what it records, when it stops."""
 
-import json
 import math
-import os
-import subprocess
-import sys
-import textwrap
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,7 +21,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 
-from conftest import Used, quiet_trainer, sgd
+from conftest import Used, quiet_trainer, sgd, two_processes
 from lightning_onecycle import (
     LRCurve,
     LRFinder,
@@ -877,39 +871,25 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def ranks(tmp_path_factory):
     """Run the script, and return the results of both ranks."""
-    directory = tmp_path_factory.mktemp("ddp")
-    script = directory / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(script)]
-    done = subprocess.run(
-        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(path.name for path in directory.iterdir()) == [
-        "result.0",
-        "result.1",
-        "script.py",
-    ]
-    return [json.loads((directory / f"result.{rank}").read_text()) for rank in (0, 1)]
+    folder = tmp_path_factory.mktemp("ddp")
+    found = two_processes(folder, SCRIPT)
+    assert {path.name for path in folder.iterdir()} == {"result.0", "result.1", "main.py"}
+    return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tuner", "callback"])
-def test_two_processes_agree_and_nothing_is_left(two_processes, mode):
-    first, second = (of_rank[mode] for of_rank in two_processes)
+def test_two_processes_agree_and_nothing_is_left(ranks, mode):
+    first, second = (of_rank[mode] for of_rank in ranks)
     assert first["curve"] == second["curve"]
     assert first["world"] == 2
     lrs, losses, stopped = first["curve"]
     assert stopped.startswith("diverged")
     assert len(lrs) < 20
     assert 5 < losses[0] < 20  # the mean over ranks, of which one has 10 more
-    for of_rank in two_processes:
+    for of_rank in ranks:
         assert of_rank[mode]["losses"] == of_rank["none"]["losses"]
 
 

@@ -63,6 +63,7 @@ def imports(path, *, everywhere=True):
     return names
 
 
+@pytest.mark.slow
 def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     added = run(
         f"{ONLY_LIGHTNING}\n"
@@ -76,6 +77,7 @@ def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     assert not {"lightning_onecycle.sweep", "lightning_onecycle._hydra"} & ours
 
 
+@pytest.mark.slow
 def test_a_pytorch_lightning_that_cannot_be_imported_is_told_once_and_left_out(tmp_path):
     (tmp_path / "pytorch_lightning").mkdir()
     (tmp_path / "pytorch_lightning" / "__init__.py").write_text("import torch.no_such_module")
@@ -95,6 +97,7 @@ def test_a_pytorch_lightning_that_cannot_be_imported_is_told_once_and_left_out(t
         messages = [str(warning.message) for warning in told]
         print("SAYS", *(text for text in messages if "pytorch_lightning" in text))
         """,
+        anew=True,
     )
     assert line == (
         "SAYS pytorch_lightning cannot be imported (ModuleNotFoundError: No module named"

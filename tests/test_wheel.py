@@ -12,6 +12,7 @@ import pytest
 
 import lightning_onecycle
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TOP = "lightning_onecycle"
 APP = """
