@@ -11,7 +11,8 @@ import signal
 if __name__ == "__main__":
     # The imports take seconds. Until `signals_taken`, Ctrl-C ends the program without a traceback,
     # and SIGUSR1, on which a SLURM job goes back into the queue, is kept for later.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, as with nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
 import logging

@@ -42,6 +42,11 @@ else:
     CASES = [("start", signal.SIGINT, 0), ("test", signal.SIGTERM, 0)]
 
 
+def take_ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A process of its own, from the start of the interpreter on."""
 
@@ -49,8 +54,9 @@ class Process:
         command = [sys.executable, "train.py", *options]
         with open(output, "w") as file:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file
-            )
+                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file,
+                preexec_fn=take_ctrl_c,
+            )  # fmt: skip
         self.pid = self.process.pid
 
     def wait(self):
@@ -68,6 +74,7 @@ class Fork:
             Fork.server = subprocess.Popen(
                 command, cwd=ROOT, env=os.environ | environment,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                preexec_fn=take_ctrl_c,
             )  # fmt: skip
         given = {"options": options, "environment": environment, "output": str(output)}
         Fork.server.stdin.write(json.dumps(given) + "\n")
@@ -177,6 +184,9 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
         f"  {first.get('status')}: {first.get('reason')}"
     )
     print(row)
+    if "TABLE" in os.environ:
+        with open(os.environ["TABLE"], "a") as file:
+            file.write(f"{row}\n")
     told = f"{row}\n--- the first time:\n{output}\n--- again:\n{output_again}"
     assert code_again == 0, told
     jobs = zip(jobs_of(again.directory), jobs_of(whole.directory), strict=True)

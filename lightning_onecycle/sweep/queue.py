@@ -36,7 +36,9 @@ def watch_over_jobs() -> None:
         try:
             jobs = submit(self, function, *given)
         except FailedJobError as error:
-            sys.exit(_refusal("; ".join(str(error).strip().splitlines()), self._executor.parameters))
+            sys.exit(
+                _refusal("; ".join(str(error).strip().splitlines()), self._executor.parameters)
+            )
         same = set.intersection(*(set(options) for options in given[0])) if jobs[1:] else set()
         watched = [
             _Watched(job, tuple(option for option in options if option not in same))
@@ -52,6 +54,7 @@ def watch_over_jobs() -> None:
 
 def _refusal(message: str, parameters: Mapping[str, Any]) -> str:
     """Return a line on what SLURM has refused to submit."""
+    message = "; ".join(message.strip().splitlines())
     gpus = parameters.get("gpus_per_node")
     if gpus and re.search(r"\(gres\)|node configuration is not available", message):
         return (
