@@ -60,7 +60,7 @@ class Process:
         self.pid = self.process.pid
 
     def wait(self):
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=600)
 
 
 class Fork:
@@ -81,7 +81,7 @@ class Fork:
         self.pid = int(Fork.server.stdout.readline())
 
     def wait(self):
-        ready, _, _ = select.select([Fork.server.stdout], [], [], 120)
+        ready, _, _ = select.select([Fork.server.stdout], [], [], 600)
         assert ready, "it does not end"
         return int(Fork.server.stdout.readline())
 
@@ -103,6 +103,14 @@ class Run:
         key = "hydra.sweep.dir" if "-m" in options else "hydra.run.dir"
         self.process = kind([*options, f"{key}={directory}"], environment, self.output)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        if self.when("exit", 0) is None:  # the test has failed
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
     def end(self):
         """Wait for its end, and return its exit code and what it has printed."""
         code = self.process.wait()
@@ -117,7 +125,7 @@ class Run:
         return times[number] if len(times) > number else None
 
     def wait_for(self, name, number):
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while (begun := self.when(name, number)) is None:
             assert time.monotonic() < end, self.output.read_text()
             time.sleep(0.005)
@@ -148,9 +156,10 @@ def uninterrupted(tmp_path_factory):
     def run(kind, options):
         if (kind, options) not in runs:
             directory = tmp_path_factory.mktemp("uninterrupted") / "run"
-            runs[kind, options] = Run(kind, directory, *options)
-            code, output = runs[kind, options].end()
+            with Run(kind, directory, *options) as whole:
+                code, output = whole.end()
             assert code == 0, output
+            runs[kind, options] = whole
         return runs[kind, options]
 
     yield run
@@ -170,14 +179,14 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
     begin, end = PHASES[phase]
     seconds = random.Random(f"{phase} {number}").uniform(0, whole.when(*end) - whole.when(*begin))
 
-    run = Run(kind, tmp_path / "run", *options)
-    begun = run.wait_for(*begin)
-    time.sleep(max(0.0, begun + seconds - time.time()))
-    os.kill(run.process.pid, signum)
-    code, output = run.end()
+    with Run(kind, tmp_path / "run", *options) as run:
+        begun = run.wait_for(*begin)
+        time.sleep(max(0.0, begun + seconds - time.time()))
+        os.kill(run.process.pid, signum)
+        code, output = run.end()
     first = run.result
-    again = Run(Fork, tmp_path / "run", *options)
-    code_again, output_again = again.end()
+    with Run(Fork, tmp_path / "run", *options) as again:
+        code_again, output_again = again.end()
 
     row = (
         f"{phase:15} {signal.Signals(signum).name:8} {seconds:5.2f} s  exit {code:4}"
