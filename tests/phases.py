@@ -31,6 +31,9 @@ class Phases(Callback):
     def on_validation_start(self, *args):
         mark("validation")
 
+    def on_validation_end(self, *args):
+        mark("validated")
+
     def on_test_start(self, *args):
         mark("test")
 

@@ -3,6 +3,7 @@
 Two moments are taken, or with MOMENTS=20 twenty of each phase.
 """
 
+import contextlib
 import json
 import os
 import random
@@ -27,11 +28,11 @@ SWEEP = (*RUN, "-m", "seed=0,1")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # Where each phase begins and ends: the name of a mark, and which of that name.
 PHASES = {
-    "start": (("launch", 0), ("data", 0)),
+    "start": (("launch", 0), None),
     "data": (("data", 0), ("train", 0)),
     "range test": (("train", 0), ("train", 1)),
     "fit": (("train", 1), ("test", 0)),
-    "validation": (("validation", 1), ("train", 2)),
+    "validation": (("validation", 1), ("validated", 1)),
     "test": (("test", 0), ("exit", 0)),
     "end of a sweep": (("test", 1), ("exit", 0)),
 }
@@ -67,8 +68,10 @@ class Fork:
     """A fork of a process that has the imports."""
 
     server = None
+    seconds_of_imports = None
 
     def __init__(self, options, environment, output):
+        begun = time.monotonic()
         if Fork.server is None:
             command = [sys.executable, ROOT / "tests" / "forks_of_train.py"]
             Fork.server = subprocess.Popen(
@@ -79,6 +82,7 @@ class Fork:
         given = {"options": options, "environment": environment, "output": str(output)}
         Fork.server.stdin.write(json.dumps(given) + "\n")
         self.pid = int(Fork.server.stdout.readline())
+        Fork.seconds_of_imports = Fork.seconds_of_imports or time.monotonic() - begun
 
     def wait(self):
         ready, _, _ = select.select([Fork.server.stdout], [], [], 600)
@@ -153,14 +157,14 @@ def uninterrupted(tmp_path_factory):
     """Return a function that returns the single run, or the sweep, without an interruption."""
     runs = {}
 
-    def run(kind, options):
-        if (kind, options) not in runs:
+    def run(options):
+        if options not in runs:
             directory = tmp_path_factory.mktemp("uninterrupted") / "run"
-            with Run(kind, directory, *options) as whole:
+            with Run(Fork, directory, *options) as whole:
                 code, output = whole.end()
             assert code == 0, output
-            runs[kind, options] = whole
-        return runs[kind, options]
+            runs[options] = whole
+        return runs[options]
 
     yield run
     if Fork.server is not None:
@@ -173,16 +177,17 @@ def uninterrupted(tmp_path_factory):
 def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
     tmp_path, uninterrupted, phase, signum, number
 ):
-    kind = Process if phase == "start" else Fork
     options = SWEEP if phase == "end of a sweep" else SINGLE
-    whole = uninterrupted(kind, options)
+    whole = uninterrupted(options)
     begin, end = PHASES[phase]
-    seconds = random.Random(f"{phase} {number}").uniform(0, whole.when(*end) - whole.when(*begin))
+    length = whole.when(*end) - whole.when(*begin) if end else Fork.seconds_of_imports
+    seconds = random.Random(f"{phase} {number}").uniform(0, length)
 
-    with Run(kind, tmp_path / "run", *options) as run:
+    with Run(Process if phase == "start" else Fork, tmp_path / "run", *options) as run:
         begun = run.wait_for(*begin)
         time.sleep(max(0.0, begun + seconds - time.time()))
-        os.kill(run.process.pid, signum)
+        with contextlib.suppress(ProcessLookupError):  # it has come to its end
+            os.kill(run.process.pid, signum)
         code, output = run.end()
     first = run.result
     with Run(Fork, tmp_path / "run", *options) as again:

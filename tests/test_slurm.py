@@ -226,7 +226,7 @@ def freeze(node):
                 os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("fail", "node"), [(set_down, "n2"), (freeze, "n2"), (freeze, "n1")])
+@pytest.mark.parametrize(("fail", "node"), [(set_down, "n1"), (set_down, "n2"), (freeze, "n2")])
 def test_a_job_whose_node_fails_goes_on(tmp_path, uninterrupted, fail, node):
     batch = Batch(tmp_path)
     job = batch.submit()
