@@ -159,11 +159,23 @@ def test_a_job_whose_time_is_nearly_up_goes_into_the_queue_and_on(
     assert "Traceback" not in batch.log.read_text()
 
 
+def ranks_that_keep_usr1(directory):
+    """Return how many processes of a run have begun and block SIGUSR1."""
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            command = (process / "cmdline").read_text().split("\0")
+            status = (process / "status").read_text()
+            blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+            is_rank = command[0] == sys.executable and f"hydra.run.dir={directory}" in command
+            found += is_rank and bool(blocked & 1 << (signal.SIGUSR1 - 1))
+    return found
+
+
 def test_a_job_whose_time_is_up_before_it_has_begun_goes_into_the_queue(tmp_path, uninterrupted):
     batch = Batch(tmp_path)
     job = batch.submit()
-    batch.wait_until(lambda: state_of(job) == "RUNNING")
-    time.sleep(1.5)  # Python imports
+    batch.wait_until(lambda: ranks_that_keep_usr1(batch.directory) == 2)
     answer("scancel", "--signal=USR1", job)
     batch.wait_for_end(job)
     log = batch.log.read_text()
