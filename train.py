@@ -6,6 +6,15 @@ Composes ``conf/``, builds what it names, finds a peak if asked to, fits, tests,
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":
+    # The imports take seconds. Until `signals_taken`, Ctrl-C ends the program without a traceback,
+    # and SIGUSR1, on which a SLURM job goes back into the queue, is kept for later.
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:  # not ignored, as with nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+
 import logging
 import shlex
 import sys
@@ -36,7 +45,7 @@ from experiments.build import (
 )
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
-from experiments.interrupt import Requeue, requeue, take_signals
+from experiments.interrupt import Requeue, requeue, signals_taken
 from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
 from experiments.resume import (
@@ -96,10 +105,9 @@ def main(cfg: DictConfig) -> float | None:
     )
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
-    take_signals()
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
-        with alone_in(directory):
+        with signals_taken(), alone_in(directory):
             return run(cfg, directory)
     except OtherRun as error:
         log.error(f"train.py: {error}")

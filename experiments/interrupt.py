@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +26,27 @@ class Requeue(SIGTERMException):
     """SIGUSR1: the time of a SLURM job is nearly up, and the job goes back into the queue."""
 
 
-def take_signals() -> None:
-    """End the run at once on SIGTERM, and in a SLURM job on SIGUSR1.
+@contextmanager
+def signals_taken() -> Iterator[None]:
+    """End the run at once on Ctrl-C and SIGTERM, and in a SLURM job on SIGUSR1.
 
     A launcher that has taken a signal before keeps it, as submitit does. In training,
     `SaveOnInterrupt` takes them over.
     """
-    numbers = [signal.SIGTERM]
+    numbers = [signal.SIGINT, signal.SIGTERM]
     if is_of_slurm() and "SUBMITIT_EXECUTOR" not in os.environ:
         numbers.append(signal.SIGUSR1)
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    numbers = [n for n in numbers if signal.getsignal(n) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _end_at_once)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # train.py has blocked it
+        yield
+    finally:
         for number in numbers:
-            if signal.getsignal(number) == signal.SIG_DFL:
-                signal.signal(number, _end_at_once)
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _end_at_once(number: int, frame: Any) -> None:

@@ -40,6 +40,11 @@ class Kill(Saboteur):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Hang(Saboteur):
+    def harm(self):
+        time.sleep(3600)
+
+
 class Raise(Saboteur):
     def harm(self):
         raise RuntimeError("the cable was pulled")

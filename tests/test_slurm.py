@@ -1,5 +1,6 @@
 """train.py on a real SLURM of two nodes, such as .ci/slurm starts; skipped where there is none."""
 
+import contextlib
 import json
 import os
 import re
@@ -22,7 +23,7 @@ OPTIONS = (
     "+callbacks.slow={_target_: saboteurs.Slow}",
 )  # fmt: skip
 ON_THE_CPU = ("trainer.accelerator=cpu", "trainer.strategy=ddp")
-TIMEOUT = 240
+TIMEOUT = 600
 
 
 def answer(*command):
@@ -63,6 +64,11 @@ def uninterrupted(tmp_path_factory):
         capture_output=True,
     )
     return directory
+
+
+def state_of(job):
+    """Return what squeue says of a job; nothing of one that has ended."""
+    return answer("squeue", "--noheader", f"--jobs={job}", "--format=%T")
 
 
 class Batch:
@@ -106,7 +112,7 @@ class Batch:
         self.wait_until(lambda: self.steps >= steps)
 
     def wait_for_end(self, job):
-        self.wait_until(lambda: not answer("squeue", "--noheader", f"--jobs={job}"))
+        self.wait_until(lambda: not state_of(job))
 
     def wait_until(self, condition):
         end = time.monotonic() + TIMEOUT
@@ -153,6 +159,31 @@ def test_a_job_whose_time_is_nearly_up_goes_into_the_queue_and_on(
     assert "Traceback" not in batch.log.read_text()
 
 
+def ranks_that_keep_usr1(directory):
+    """Return how many processes of a run have begun and block SIGUSR1."""
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            command = (process / "cmdline").read_text().split("\0")
+            status = (process / "status").read_text()
+            blocked = int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16)
+            is_rank = command[0] == sys.executable and f"hydra.run.dir={directory}" in command
+            found += is_rank and bool(blocked & 1 << (signal.SIGUSR1 - 1))
+    return found
+
+
+def test_a_job_whose_time_is_up_before_it_has_begun_goes_into_the_queue(tmp_path, uninterrupted):
+    batch = Batch(tmp_path)
+    job = batch.submit()
+    batch.wait_until(lambda: ranks_that_keep_usr1(batch.directory) == 2)
+    answer("scancel", "--signal=USR1", job)
+    batch.wait_for_end(job)
+    log = batch.log.read_text()
+    assert f"SLURM job {job} is back in the queue" in log
+    assert "Traceback" not in log
+    assert_same_end(batch.directory, uninterrupted)
+
+
 def test_a_preempted_job_goes_on(tmp_path, uninterrupted):
     if "urgent" not in answer("sinfo", "--noheader", "--format=%R"):
         pytest.skip("no partition of this SLURM preempts another")
@@ -163,6 +194,59 @@ def test_a_preempted_job_goes_on(tmp_path, uninterrupted):
            "--wrap=sleep 1")  # fmt: skip
     batch.wait_for_end(job)
     assert "DUE TO PREEMPTION" in batch.log.read_text()
+    batch.assert_ended_as(uninterrupted)
+
+
+def processes_of(node):
+    """Return the processes of a node: slurmd, what it has started for jobs, and the jobs."""
+    pids = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            parent = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+        if command[:4] == [b"slurmd", b"-D", b"-N", node.encode()]:
+            pids.add(int(process.name))
+        if f"SLURMD_NODENAME={node}".encode() in environment:
+            pids |= {int(process.name), parent}
+    return pids - {1}
+
+
+@contextlib.contextmanager
+def set_down(node):
+    answer("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        yield
+    finally:
+        answer("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+@contextlib.contextmanager
+def freeze(node):
+    """Its peers get no answer any more, and no word that it is gone."""
+    pids = processes_of(node)
+    assert len(pids) >= 3
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("fail", "node"), [(set_down, "n1"), (set_down, "n2"), (freeze, "n2")])
+def test_a_job_whose_node_fails_goes_on(tmp_path, uninterrupted, fail, node):
+    batch = Batch(tmp_path)
+    job = batch.submit()
+    batch.wait_for_steps()
+    with fail(node):
+        batch.wait_until(lambda: state_of(job) == "PENDING")
+        assert batch.result["status"] == "interrupted"
+    batch.wait_for_end(job)
     batch.assert_ended_as(uninterrupted)
 
 

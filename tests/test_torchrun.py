@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,12 +37,12 @@ def start(*command):
 def run(*command):
     """Return the exit code and what was printed."""
     process = start(*command)
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
 
-def kill_once(folder, rank):
-    kill = f"_target_: saboteurs.Kill, seed: 0, step: 12, rank: {rank}, once: {folder / 'once'}"
+def kill_once(folder, rank, kind="Kill"):
+    kill = f"_target_: saboteurs.{kind}, seed: 0, step: 12, rank: {rank}, once: {folder / 'once'}"
     return f"+callbacks.kill={{{kill}}}"
 
 
@@ -130,26 +132,55 @@ def hosts():
         yield joined
 
 
-@pytest.mark.netns
-@pytest.mark.parametrize("rank", [0, 1])
-def test_two_hosts_of_which_one_loses_its_rank(tmp_path, uninterrupted, hosts, rank):
-    rendezvous = ("--rdzv-backend=c10d", f"--rdzv-endpoint={HOSTS[0]}:29500", "--rdzv-id=run")
-    options = (*QUIET, "trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3")
-    options = (*options, kill_once(tmp_path, rank), f"hydra.run.dir={tmp_path / 'run'}")
-    processes = []
-    for number, ((host, end), address) in enumerate(zip(hosts, HOSTS, strict=True)):
-        # Both hosts have the name of this machine, whose address is no use between them.
-        within = ("ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME={end}")
-        host_of_rendezvous = f"--rdzv-conf=is_host={int(number == 0)}"
-        torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous, host_of_rendezvous)
-        command = (*torchrun, f"--local-addr={address}", ROOT / "train.py", *options, "resume=auto")
-        processes.append(start(*within, *command))
+def start_on(host, number, *options):
+    """Start torchrun on one of two hosts."""
+    name, end = host
+    # Both hosts have the name of this machine, whose address is no use between them.
+    within = ("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={end}")
+    rendezvous = (
+        "--rdzv-backend=c10d", f"--rdzv-endpoint={HOSTS[0]}:29500", "--rdzv-id=run",
+        f"--rdzv-conf=is_host={int(number == 0)}", f"--local-addr={HOSTS[number]}",
+    )  # fmt: skip
+    torchrun = (*TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous)
+    of_two = ("trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3", "resume=auto")
+    return start(*within, *torchrun, ROOT / "train.py", *QUIET, *of_two, *options)
+
+
+def ends_of(processes):
+    """Wait for both, and return their exit codes and what they have printed."""
     try:
-        output = "".join(process.communicate(timeout=240)[0] for process in processes)
+        output = "".join(process.communicate(timeout=600)[0] for process in processes)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], output
+    return [process.returncode for process in processes], output
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("rank", [0, 1])
+def test_two_hosts_of_which_one_loses_its_rank(tmp_path, uninterrupted, hosts, rank):
+    options = (kill_once(tmp_path, rank), f"hydra.run.dir={tmp_path / 'run'}")
+    codes, output = ends_of([start_on(host, n, *options) for n, host in enumerate(hosts)])
+    assert codes == [0, 0], output
+    assert "27 steps, 9 of them taken" in output
+    assert_same_end(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.netns
+def test_a_host_fails_and_torchrun_is_started_again_on_both(tmp_path, uninterrupted, hosts):
+    options = (kill_once(tmp_path, 1, "Hang"), f"hydra.run.dir={tmp_path / 'run'}")
+    processes = [start_on(host, n, *options) for n, host in enumerate(hosts)]
+    end = time.monotonic() + 600
+    while not (tmp_path / "once").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    for pid in subprocess.check_output(["ip", "netns", "pids", hosts[1][0]], text=True).split():
+        os.kill(int(pid), signal.SIGKILL)
+    processes[0].terminate()
+    for process in processes:
+        process.communicate(timeout=600)
+    codes, output = ends_of([start_on(host, n, *options) for n, host in enumerate(hosts)])
+    assert codes == [0, 0], output
     assert "27 steps, 9 of them taken" in output
     assert_same_end(tmp_path / "run", uninterrupted)
 

@@ -84,6 +84,7 @@ class Sweep(Callback):
         _name_by_what_is_swept(config)
         _say_what_comes(config, root)
         atexit.register(_print_table, root)
+        atexit.register(_ignore_signals)  # runs first; the table takes a second
         if "submitit" in config.hydra.launcher._target_:
             watch_over_jobs()
         if config.hydra.launcher._target_.endswith("SlurmLauncher"):
@@ -145,8 +146,12 @@ def _say_what_comes(config: DictConfig, root: Path) -> None:
     print(f"{jobs:,} job{'s' * (jobs != 1)} in {root}; Hydra composes them first", flush=True)
 
 
+def _ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _print_table(root: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         table = collect(root).to_markdown()
     except FileNotFoundError:

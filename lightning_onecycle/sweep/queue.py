@@ -5,8 +5,9 @@ from __future__ import annotations
 import atexit
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,18 @@ def watch_over_jobs() -> None:
     on, and without SLURM's accounting wait for a cancelled job for ever.
     """
     from submitit import AutoExecutor
+    from submitit.core.utils import FailedJobError
 
     submit = AutoExecutor.map_array
 
     def map_array(self: Any, function: Any, *arguments: Iterable[Any]) -> list[_Watched]:
         given = [list(values) for values in arguments]
-        jobs = submit(self, function, *given)
+        try:
+            jobs = submit(self, function, *given)
+        except FailedJobError as error:
+            sys.exit(
+                _refusal("; ".join(str(error).strip().splitlines()), self._executor.parameters)
+            )
         same = set.intersection(*(set(options) for options in given[0])) if jobs[1:] else set()
         watched = [
             _Watched(job, tuple(option for option in options if option not in same))
@@ -43,6 +50,19 @@ def watch_over_jobs() -> None:
         return watched
 
     AutoExecutor.map_array = map_array  # type: ignore[method-assign, assignment]
+
+
+def _refusal(message: str, parameters: Mapping[str, Any]) -> str:
+    """Return a line on what SLURM has refused to submit."""
+    message = "; ".join(message.strip().splitlines())
+    gpus = parameters.get("gpus_per_node")
+    if gpus and re.search(r"\(gres\)|node configuration is not available", message):
+        return (
+            f"hydra.launcher.gpus_per_node must be what the nodes have, got {gpus}: on nodes"
+            " without GPUs give hydra.launcher.gpus_per_node=null trainer.accelerator=cpu"
+            f" ({message})"
+        )
+    return f"hydra.launcher must be what SLURM accepts: {message}"
 
 
 def wait_for_earlier_jobs(submitit_folder: str) -> None:

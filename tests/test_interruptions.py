@@ -1,0 +1,220 @@
+"""kill -9, SIGTERM and Ctrl-C at random moments of each phase of train.py.
+
+Two moments are taken, or with MOMENTS=20 twenty of each phase.
+"""
+
+import contextlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+RUN = (
+    "trainer=cpu", "trainer.max_epochs=3", "trainer.enable_progress_bar=false",
+    "callbacks.batch_norm=null", "data._target_=phases.SlowDigits",
+    "+callbacks.phases._target_=phases.Phases",
+)  # fmt: skip
+SINGLE = (*RUN, "lr_find=then_fit", "lr_find.num_training=50", "resume=auto")
+SWEEP = (*RUN, "-m", "seed=0,1")
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Where each phase begins and ends: the name of a mark, and which of that name.
+PHASES = {
+    "start": (("launch", 0), None),
+    "data": (("data", 0), ("train", 0)),
+    "range test": (("train", 0), ("train", 1)),
+    "fit": (("train", 1), ("test", 0)),
+    "validation": (("validation", 1), ("validated", 1)),
+    "test": (("test", 0), ("exit", 0)),
+    "end of a sweep": (("test", 1), ("exit", 0)),
+}
+MOMENTS = int(os.environ.get("MOMENTS", 0))
+if MOMENTS:
+    CASES = [(phase, SIGNALS[n % 3], n) for phase in PHASES for n in range(MOMENTS)]
+else:
+    CASES = [("start", signal.SIGINT, 0), ("test", signal.SIGTERM, 0)]
+
+
+def take_ctrl_c():
+    """A shell has what it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Process:
+    """A process of its own, from the start of the interpreter on."""
+
+    def __init__(self, options, environment, output):
+        command = [sys.executable, "train.py", *options]
+        with open(output, "w") as file:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file,
+                preexec_fn=take_ctrl_c,
+            )  # fmt: skip
+        self.pid = self.process.pid
+
+    def wait(self):
+        return self.process.wait(timeout=600)
+
+
+class Fork:
+    """A fork of a process that has the imports."""
+
+    server = None
+    seconds_of_imports = None
+
+    def __init__(self, options, environment, output):
+        begun = time.monotonic()
+        if Fork.server is None:
+            command = [sys.executable, ROOT / "tests" / "forks_of_train.py"]
+            Fork.server = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                preexec_fn=take_ctrl_c,
+            )  # fmt: skip
+        given = {"options": options, "environment": environment, "output": str(output)}
+        Fork.server.stdin.write(json.dumps(given) + "\n")
+        self.pid = int(Fork.server.stdout.readline())
+        Fork.seconds_of_imports = Fork.seconds_of_imports or time.monotonic() - begun
+
+    def wait(self):
+        ready, _, _ = select.select([Fork.server.stdout], [], [], 600)
+        assert ready, "it does not end"
+        return int(Fork.server.stdout.readline())
+
+
+class Run:
+    """A run in a directory of its own, and when each phase of it has begun."""
+
+    def __init__(self, kind, directory, *options):
+        self.directory = directory
+        self.phases = directory.parent / "phases"
+        self.phases.write_text(f"launch {time.time()}\n")
+        self.output = directory.parent / "output"
+        paths = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PHASES": str(self.phases),
+        }
+        key = "hydra.sweep.dir" if "-m" in options else "hydra.run.dir"
+        self.process = kind([*options, f"{key}={directory}"], environment, self.output)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        if self.when("exit", 0) is None:  # the test has failed
+            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def end(self):
+        """Wait for its end, and return its exit code and what it has printed."""
+        code = self.process.wait()
+        with self.phases.open("a") as file:
+            file.write(f"exit {time.time()}\n")
+        return code, self.output.read_text()
+
+    def when(self, name, number):
+        """Return when a phase began, or None."""
+        lines = (line.split() for line in self.phases.read_text().splitlines())
+        times = [float(words[1]) for words in lines if words[:1] == [name] and words[1:]]
+        return times[number] if len(times) > number else None
+
+    def wait_for(self, name, number):
+        end = time.monotonic() + 600
+        while (begun := self.when(name, number)) is None:
+            assert time.monotonic() < end, self.output.read_text()
+            time.sleep(0.005)
+        return begun
+
+    @property
+    def result(self):
+        path = self.directory / "result.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def jobs_of(directory):
+    return sorted(path.parent for path in directory.glob("[01]-*/result.json")) or [directory]
+
+
+def end_of(job):
+    result = json.loads((job / "result.json").read_text())
+    checkpoint = torch.load(job / "checkpoints" / "last.ckpt", weights_only=True)
+    weights = {name: value.tolist() for name, value in checkpoint["state_dict"].items()}
+    return result["status"], result["reason"], result["steps"], result["metrics"], weights
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Return a function that returns the single run, or the sweep, without an interruption."""
+    runs = {}
+
+    def run(options):
+        if options not in runs:
+            directory = tmp_path_factory.mktemp("uninterrupted") / "run"
+            with Run(Fork, directory, *options) as whole:
+                code, output = whole.end()
+            assert code == 0, output
+            runs[options] = whole
+        return runs[options]
+
+    yield run
+    if Fork.server is not None:
+        Fork.server.stdin.close()
+        Fork.server.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("phase", "signum", "number"), CASES)
+def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
+    tmp_path, uninterrupted, phase, signum, number
+):
+    options = SWEEP if phase == "end of a sweep" else SINGLE
+    whole = uninterrupted(options)
+    begin, end = PHASES[phase]
+    length = whole.when(*end) - whole.when(*begin) if end else Fork.seconds_of_imports
+    seconds = random.Random(f"{phase} {number}").uniform(0, length)
+
+    with Run(Process if phase == "start" else Fork, tmp_path / "run", *options) as run:
+        begun = run.wait_for(*begin)
+        time.sleep(max(0.0, begun + seconds - time.time()))
+        with contextlib.suppress(ProcessLookupError):  # it has come to its end
+            os.kill(run.process.pid, signum)
+        code, output = run.end()
+    first = run.result
+    with Run(Fork, tmp_path / "run", *options) as again:
+        code_again, output_again = again.end()
+
+    row = (
+        f"{phase:15} {signal.Signals(signum).name:8} {seconds:5.2f} s  exit {code:4}"
+        f"  {first.get('status')}: {first.get('reason')}"
+    )
+    print(row)
+    if "TABLE" in os.environ:
+        with open(os.environ["TABLE"], "a") as file:
+            file.write(f"{row}\n")
+    told = f"{row}\n--- the first time:\n{output}\n--- again:\n{output_again}"
+    assert code_again == 0, told
+    jobs = zip(jobs_of(again.directory), jobs_of(whole.directory), strict=True)
+    assert all(end_of(ours) == end_of(theirs) for ours, theirs in jobs), told
+    if signum == signal.SIGKILL:
+        assert code in (-signum, 0), told
+    else:
+        assert code in (130, 128 + signum, -signum, 0), told
+        assert "Traceback" not in output, told
+    if code == 0 or phase == "end of a sweep":
+        return
+    if phase not in ("start", "data", "range test"):
+        assert first["status"] == ("completed" if phase == "test" else "interrupted"), told
+    elif first:
+        assert first["status"] == "interrupted", told
+    if phase == "fit" and signum != signal.SIGKILL:
+        assert f"{first['steps']} of them taken" in output_again, told
