@@ -17,6 +17,7 @@ from typing import Any
 
 import hydra
 import lightning
+import lightning_utilities.core.rank_zero as rank_zero
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -29,6 +30,7 @@ from experiments.build import (
     UsageError,
     build,
     check,
+    connect,
     load,
     named,
     optimizer_of,
@@ -91,7 +93,7 @@ def share(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> float | None:
     """Run what the configuration says; return the validation accuracy."""
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+    rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
     for message in IGNORED:
@@ -173,16 +175,18 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     if cfg.resume:
         check_resume(cfg, directory, task)
+    connect(loggers)
     if cfg.lr_find.mode == "search":
         found = search_peak(cfg, trainer, task, data, directory)
         record.facts["search_steps"] = found.steps
-        scheduling.max_lr = peak_of(found.suggest(), cfg)
+        scheduling.max_lr = peak_of(found.suggest(), cfg, loggers)
     elif cfg.lr_find.mode != "off":
         found = find_peak(cfg, trainer, task, data, schedule, directory)
         if cfg.lr_find.mode == "only":
             record_range_test(facts, found, directory)
+            finalize(loggers, "success")
             return found.lr
-        scheduling.max_lr = peak_of(found, cfg)
+        scheduling.max_lr = peak_of(found, cfg, loggers)
     elif cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
@@ -257,9 +261,10 @@ def search_peak(
     return search
 
 
-def peak_of(found: Suggestion, cfg: DictConfig) -> float:
+def peak_of(found: Suggestion, cfg: DictConfig, loggers: Sequence[Logger]) -> float:
     """Return the peak that was found, or refuse to train without one."""
     if found.lr is None:
+        finalize(loggers, "failed")
         raise UsageError(f"lr_find={cfg.lr_find.mode} found no peak to train at: {found.reason}")
     return found.lr
 
@@ -281,6 +286,12 @@ def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path)
     """Leave ``result.json`` of a run that is a range test alone."""
     result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
     write_result(directory / RESULT, facts | result)
+
+
+def finalize(loggers: Sequence[Logger], status: str) -> None:
+    """Tell the loggers that the run is over, as a fit does at its end."""
+    for logger in loggers:
+        logger.finalize(status)
 
 
 @rank_zero_only

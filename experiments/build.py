@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +29,9 @@ GIVEN_BY_US = {
     "callbacks": "add one with +callbacks.NAME._target_=...",
     "plugins": "add precision, strategy or accelerator as the trainer's key of that name",
 }
+
+# A run's directory is its name where a logger's service wants one.
+OmegaConf.register_new_resolver("base_name", lambda path: Path(path).name, replace=True)
 
 
 class UsageError(ValueError):
@@ -93,9 +99,24 @@ def build(cfg: DictConfig, key: str, **more: Any) -> Any:
         return instantiate(cfg[key], **more, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
+        of_a_logger = key == "logger" and cause is not None  # each service has errors of its own
+        refusals = (ValueError, TypeError, ImportError, MisconfigurationException)
+        if of_a_logger or isinstance(cause, refusals):
             raise UsageError(named(key, cause)) from error
         raise
+
+
+def connect(loggers: Sequence[Logger]) -> None:
+    """Start the loggers of a service now: it may want a key, or not be there.
+
+    Those that write into the run's directory have nothing to refuse.
+    """
+    for logger in loggers:
+        if not isinstance(logger, (TensorBoardLogger, CSVLogger)):
+            try:
+                _ = logger.experiment
+            except Exception as error:
+                raise UsageError(f"logger: {type(logger).__name__}: {error}") from error
 
 
 def optimizer_of(cfg: DictConfig) -> Any:
