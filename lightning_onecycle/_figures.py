@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -11,11 +11,11 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from lightning_onecycle._lightning import of_either_lightning
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-_TENSORBOARD, _WANDB, _MLFLOW = map(
-    of_either_lightning, (TensorBoardLogger, WandbLogger, MLFlowLogger)
-)
+_TENSORBOARD: tuple[type[Any], ...] = of_either_lightning(TensorBoardLogger)
+_WANDB: tuple[type[Any], ...] = of_either_lightning(WandbLogger)
+_MLFLOW: tuple[type[Any], ...] = of_either_lightning(MLFlowLogger)
 
 
 def shows_figures(logger: Logger) -> bool:
@@ -23,11 +23,12 @@ def shows_figures(logger: Logger) -> bool:
     return isinstance(logger, (*_TENSORBOARD, *_WANDB, *_MLFLOW))
 
 
-def log_figure(loggers: Iterable[Logger], name: str, figure: Figure, step: int = 0) -> None:
+def log_figure(
+    loggers: Iterable[Logger], name: str, figure: Figure | SubFigure, step: int = 0
+) -> None:
     """Log a figure: an image of TensorBoard and W&B, an artifact ``<name>.png`` of MLflow.
 
-    A picture that cannot be stored, as where the store of MLflow's artifacts has no client here,
-    is a warning and does not end the run.
+    A picture that a logger cannot store is a warning. It does not end the run.
 
     Args:
         loggers: Those that show no pictures are left out.
@@ -36,15 +37,19 @@ def log_figure(loggers: Iterable[Logger], name: str, figure: Figure, step: int =
         step: Where the image is on the logger's axis.
     """
     for logger in loggers:
-        try:
-            if isinstance(logger, _TENSORBOARD):
-                logger.experiment.add_figure(name, figure, step)
-            elif isinstance(logger, _WANDB):
-                logger.log_image(name, [figure], step)
-            elif isinstance(logger, _MLFLOW):
-                logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
-        except Exception as error:  # of whatever a logger keeps its pictures with
-            rank_zero_warn(
-                f"{type(logger).__name__} has not taken the figure {name!r}:"
-                f" {type(error).__name__}: {error}"
-            )
+        _log_to(logger, name, figure, step)
+
+
+def _log_to(logger: Any, name: str, figure: Figure | SubFigure, step: int) -> None:
+    try:
+        if isinstance(logger, _TENSORBOARD):
+            logger.experiment.add_figure(name, figure, step)
+        elif isinstance(logger, _WANDB):
+            logger.log_image(name, [figure], step)
+        elif isinstance(logger, _MLFLOW):
+            logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
+    except Exception as error:  # of whatever a logger keeps its pictures with
+        rank_zero_warn(
+            f"{type(logger).__name__} has not taken the figure {name!r}:"
+            f" {type(error).__name__}: {error}"
+        )

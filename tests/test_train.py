@@ -432,9 +432,9 @@ def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     assert (tmp_path / "both" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path / "both"), size_guidance={"scalars": 0}).Reload()
     complete = sorted((p.lr, p.loss) for p in search.probes if p.is_complete)
-    for tag, values in zip(("short_training_lr", "short_training"), zip(*complete), strict=True):
-        logged = [event.value for event in events.Scalars(f"lr_find/{tag}")]
-        assert logged == pytest.approx(values)
+    for index, tag in enumerate(("lr_find/short_training_lr", "lr_find/short_training")):
+        logged = [event.value for event in events.Scalars(tag)]
+        assert logged == pytest.approx([point[index] for point in complete])
     assert "lr_find" in events.Tags()["images"]
     # The search has left nothing behind, and its file stands for the peak.
     saved = f"lr_find.curve={tmp_path / 'both' / 'search.json'}"
