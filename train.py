@@ -10,7 +10,8 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -176,18 +177,19 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     if cfg.resume:
         check_resume(cfg, directory, task)
     connect(loggers)
-    if cfg.lr_find.mode == "search":
-        found = search_peak(cfg, trainer, task, data, directory)
-        record.facts["search_steps"] = found.steps
-        scheduling.max_lr = peak_of(found.suggest(), cfg, loggers)
-    elif cfg.lr_find.mode != "off":
-        found = find_peak(cfg, trainer, task, data, schedule, directory)
-        if cfg.lr_find.mode == "only":
-            record_range_test(facts, found, directory)
-            finalize(loggers, "success")
-            return found.lr
-        scheduling.max_lr = peak_of(found, cfg, loggers)
-    elif cfg.lr_scaling.rule is not None:
+    with failures_told_to(loggers):
+        if cfg.lr_find.mode == "search":
+            search = search_peak(cfg, trainer, task, data, directory)
+            record.facts["search_steps"] = search.steps
+            scheduling.max_lr = peak_of(search.suggest(), cfg)
+        elif cfg.lr_find.mode != "off":
+            found = find_peak(cfg, trainer, task, data, schedule, directory)
+            if cfg.lr_find.mode == "only":
+                record_range_test(facts, found, directory)
+                finalize(loggers, "success")
+                return found.lr
+            scheduling.max_lr = peak_of(found, cfg)
+    if cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
@@ -261,10 +263,9 @@ def search_peak(
     return search
 
 
-def peak_of(found: Suggestion, cfg: DictConfig, loggers: Sequence[Logger]) -> float:
+def peak_of(found: Suggestion, cfg: DictConfig) -> float:
     """Return the peak that was found, or refuse to train without one."""
     if found.lr is None:
-        finalize(loggers, "failed")
         raise UsageError(f"lr_find={cfg.lr_find.mode} found no peak to train at: {found.reason}")
     return found.lr
 
@@ -292,6 +293,16 @@ def finalize(loggers: Sequence[Logger], status: str) -> None:
     """Tell the loggers that the run is over, as a fit does at its end."""
     for logger in loggers:
         logger.finalize(status)
+
+
+@contextmanager
+def failures_told_to(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Tell the loggers of a run that ends before its fit, which tells them itself."""
+    try:
+        yield
+    except BaseException:
+        finalize(loggers, "failed")
+        raise
 
 
 @rank_zero_only

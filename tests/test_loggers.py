@@ -170,6 +170,20 @@ def test_a_logger_that_is_not_installed_is_told_in_one_line(tmp_path):
     assert line.startswith("train.py: logger: Requirement 'comet-ml")
 
 
+def test_a_run_that_finds_no_peak_has_failed_for_its_logger(tmp_path):
+    mlflow = pytest.importorskip("mlflow")
+    code, output = run(
+        *("logger=mlflow", "lr_find=then_fit", "lr_find.max_lr=1e-5", f"hydra.run.dir={tmp_path}"),
+        f"logger.mlflow.artifact_location=file:{tmp_path}/artifacts",
+        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
+    )
+    assert code == 1, output
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("lightning-onecycle")
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FAILED"
+
+
 def test_a_figure_that_a_logger_does_not_take_is_a_warning(tmp_path):
     logger, other = TensorBoardLogger(tmp_path), CSVLogger(tmp_path)
 
