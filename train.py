@@ -19,13 +19,15 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning
+import lightning_utilities.core.rank_zero as rank_zero
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -38,6 +40,7 @@ from experiments.build import (
     UsageError,
     build,
     check,
+    connect,
     load,
     named,
     optimizer_of,
@@ -100,7 +103,7 @@ def share(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> float | None:
     """Run what the configuration says; return the validation accuracy."""
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+    rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
     for message in IGNORED:
@@ -181,17 +184,20 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     task = Classifier(build(cfg, "model"), optimizer, cfg.data.num_classes, **cfg.task)
     if cfg.resume:
         check_resume(cfg, directory, task)
-    if cfg.lr_find.mode == "search":
-        found = search_peak(cfg, trainer, task, data, directory)
-        record.facts["search_steps"] = found.steps
-        scheduling.max_lr = peak_of(found.suggest(), cfg)
-    elif cfg.lr_find.mode != "off":
-        found = find_peak(cfg, trainer, task, data, schedule, directory)
-        if cfg.lr_find.mode == "only":
-            record_range_test(facts, found, directory)
-            return found.lr
-        scheduling.max_lr = peak_of(found, cfg)
-    elif cfg.lr_scaling.rule is not None:
+    connect(loggers)
+    with failures_told_to(loggers):
+        if cfg.lr_find.mode == "search":
+            search = search_peak(cfg, trainer, task, data, directory)
+            record.facts["search_steps"] = search.steps
+            scheduling.max_lr = peak_of(search.suggest(), cfg)
+        elif cfg.lr_find.mode != "off":
+            found = find_peak(cfg, trainer, task, data, schedule, directory)
+            if cfg.lr_find.mode == "only":
+                record_range_test(facts, found, directory)
+                finalize(loggers, "success")
+                return found.lr
+            scheduling.max_lr = peak_of(found, cfg)
+    if cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
@@ -289,6 +295,22 @@ def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path)
     """Leave ``result.json`` of a run that is a range test alone."""
     result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
     write_result(directory / RESULT, facts | result)
+
+
+def finalize(loggers: Sequence[Logger], status: str) -> None:
+    """Tell the loggers that the run is over, as a fit does at its end."""
+    for logger in loggers:
+        logger.finalize(status)
+
+
+@contextmanager
+def failures_told_to(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Tell the loggers of a run that ends before its fit, which tells them itself."""
+    try:
+        yield
+    except BaseException:
+        finalize(loggers, "failed")
+        raise
 
 
 @rank_zero_only

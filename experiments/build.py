@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +30,9 @@ GIVEN_BY_US = {
     "plugins": "add precision, strategy or accelerator as the trainer's key of that name",
 }
 
+# A run's directory is its name where a logger's service wants one.
+OmegaConf.register_new_resolver("base_name", lambda path: Path(path).name, replace=True)
+
 
 class UsageError(ValueError):
     """The command line asks for what cannot be; the message names the key, the rule, the value."""
@@ -36,8 +42,8 @@ def check(cfg: DictConfig) -> None:
     """Refuse values that would only fail when training has begun, or worse, would not."""
     trainer = cfg.trainer
     try:
-        number("seed", cfg.seed, "< 2**32", lambda v: v < 2**32)
-        cfg.seed = whole("seed", cfg.seed, 0)
+        rule = "a whole number from 0 to 2**32 - 1"
+        cfg.seed = int(number("seed", cfg.seed, rule, lambda v: v.is_integer() and 0 <= v < 2**32))
         for key in BOOLEANS:
             value = OmegaConf.select(cfg, key)
             if isinstance(value, str):  # Hydra reads "no" as text, which Python takes for true
@@ -48,11 +54,15 @@ def check(cfg: DictConfig) -> None:
         number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
         number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
         if "momentum" in cfg.optimizer:
-            number("optimizer.momentum", cfg.optimizer.momentum, ">= 0", lambda v: v >= 0)
+            momentum = cfg.optimizer.momentum
+            number("optimizer.momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
         smoothing = cfg.task.label_smoothing
         number("task.label_smoothing", smoothing, "in [0, 1)", lambda v: 0 <= v < 1)
         cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
-        for key in ("accumulate_grad_batches", "max_epochs", "max_steps"):
+        for key in (
+            *("accumulate_grad_batches", "max_epochs", "max_steps"),
+            "check_val_every_n_epoch",
+        ):
             if trainer[key] not in (None, -1):
                 trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
         choice("lr_scaling.rule", cfg.lr_scaling.rule, (None, "linear", "sqrt"))
@@ -93,9 +103,25 @@ def build(cfg: DictConfig, key: str, **more: Any) -> Any:
         return instantiate(cfg[key], **more, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
-        if isinstance(cause, (ValueError, TypeError, ImportError, MisconfigurationException)):
-            raise UsageError(named(key, cause)) from error
+        of_a_logger = key == "logger" and cause is not None  # each service has errors of its own
+        refusals = (ValueError, TypeError, ImportError, MisconfigurationException)
+        if of_a_logger or isinstance(cause, refusals):
+            place = re.search(r"full_key: (\S+)", str(error))  # as callbacks.batch_norm
+            raise UsageError(named(place[1] if place else key, cause)) from error
         raise
+
+
+def connect(loggers: Sequence[Logger]) -> None:
+    """Start the loggers of a service now: it may want a key, or not be there.
+
+    Those that write into the run's directory have nothing to refuse.
+    """
+    for logger in loggers:
+        if not isinstance(logger, (TensorBoardLogger, CSVLogger)):
+            try:
+                _ = logger.experiment
+            except Exception as error:
+                raise UsageError(f"logger: {type(logger).__name__}: {error}") from error
 
 
 def optimizer_of(cfg: DictConfig) -> Any:

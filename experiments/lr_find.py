@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
-from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from lightning_onecycle import LRCurve, Search
+from lightning_onecycle._figures import log_figure
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.range_test.plot import plot_lr_curves
 
@@ -28,8 +27,8 @@ def show_curve(
     curve.save(directory / CURVE)
     figure = curve.plot(suggest=True)
     figure.savefig(directory / "lr_find.png")
-    _add_losses(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
-    _add_figure(loggers, figure)
+    _log(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True), "lr_find/lr")
+    log_figure(loggers, "lr_find", figure)
     log.info(f"LR range test, {len(curve.lrs)} steps: {curve.stopped}")
     if found.lr is None:
         log.info(f"no suggestion: {found.reason}")
@@ -45,9 +44,9 @@ def show_search(search: Search, loggers: Sequence[Logger], directory: Path) -> N
     figure.savefig(directory / "lr_find.png")
     curve = search.curve
     complete = sorted((probe.lr, probe.loss) for probe in search.probes if probe.is_complete)
-    _add_losses(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True))
-    _add_losses(loggers, "lr_find/short_training", complete)
-    _add_figure(loggers, figure)
+    _log(loggers, "lr_find/loss", zip(curve.lrs, curve.losses, strict=True), "lr_find/lr")
+    _log(loggers, "lr_find/short_training", complete, "lr_find/short_training_lr")
+    log_figure(loggers, "lr_find", figure)
     log.info(search)
     lr, reason = search.suggest()
     if lr is not None:
@@ -55,19 +54,14 @@ def show_search(search: Search, loggers: Sequence[Logger], directory: Path) -> N
     log.info(f"look: {directory / 'lr_find.png'}")
 
 
-def _add_losses(
-    loggers: Sequence[Logger], name: str, points: Iterable[tuple[float, float]]
+def _log(
+    loggers: Sequence[Logger], name: str, points: Iterable[tuple[float, float]], of_lr: str
 ) -> None:
-    for lr, loss in points:
+    """Log losses and the learning rates they are for, one after the other."""
+    for index, (lr, loss) in enumerate(points):
         for logger in loggers:
-            # A logger's axis has whole numbers: thousandths of a decade.
-            logger.log_metrics({name: loss}, round(1000 * math.log10(lr)))
-
-
-def _add_figure(loggers: Sequence[Logger], figure: Figure) -> None:
+            logger.log_metrics({name: loss, of_lr: lr}, index)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure("lr_find", figure)
         logger.save()
 
 

@@ -95,7 +95,9 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     earlier = [o for o in started_with if _key(o) != "resume"]  # which is auto
     # Lightning gives what is given here to further ranks, which come through here again.
     earlier_flags = [flag for flag in _flags_of_the_run(hydra) if flag not in flags]
-    return [*earlier_flags, *flags, *_given_anew([*earlier, *hydra_options(hydra)], options), *here]
+    sources = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
+    given_anew = _given_anew([*earlier, *hydra_options(hydra)], options, [CONF, *sources])
+    return [*earlier_flags, *flags, *given_anew, *here]
 
 
 def _read(path: Path, kind: type) -> Any:
@@ -120,13 +122,15 @@ def _flags_of_the_run(hydra: DictConfig) -> list[str]:
     return [flag for flag in config_flags(hydra) if not is_ours(flag)]
 
 
-def _given_anew(earlier: list[str], options: list[str]) -> list[str]:
+def _given_anew(earlier: list[str], options: list[str], sources: list[Path]) -> list[str]:
     """Return the options of a run of which some are given anew.
 
+    A key is that of a group where one of the ``sources`` has a directory of its name.
     An option takes the place of the earlier one with its key. Where that has added the key, with
     ``+key=value``, the new one adds it too, and one that deletes it stands behind it.
     """
-    groups = {key for option in options if (CONF / (key := _key(option))).is_dir()}
+    keys = {_key(option) for option in options}
+    groups = {key for key in keys if any((source / key).is_dir() for source in sources)}
     result = [option for option in earlier if _key(option).split(".")[0] not in groups]
     for option in options:
         same = [o for o in result if _key(o) == _key(option)]

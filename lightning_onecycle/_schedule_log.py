@@ -5,10 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_onecycle._lightning import of_either_lightning
+from lightning_onecycle._figures import log_figure, shows_figures
 from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
 
@@ -49,15 +48,10 @@ class ScheduleLog:
 
     @rank_zero_only
     def figure(self, trainer: Trainer, scheduler: ScheduleLR) -> None:
-        """Draw the plan for TensorBoard, where matplotlib is installed."""
-        loggers = [
-            log
-            for log in trainer.loggers
-            if isinstance(log, of_either_lightning(TensorBoardLogger))
-        ]
+        """Draw the plan for loggers that show pictures, where matplotlib is installed."""
+        loggers = list(filter(shows_figures, trainer.loggers))
         peak = max(scheduler.max_lrs)
         if not loggers or find_spec("matplotlib") is None or peak == 0:
             return
         axes = plot_schedule(scheduler.schedule, scheduler.total_steps, max_lr=peak)
-        for logger in loggers:
-            logger.experiment.add_figure("schedule", axes.figure, trainer.global_step)
+        log_figure(loggers, "schedule", axes.figure, trainer.global_step)

@@ -184,7 +184,7 @@ def test_several_loggers_may_be_chosen():
 
 def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
-    cfg = composed("logger=wandb", "logger.wandb.save_dir=.")
+    cfg = composed("logger=wandb", "logger.wandb.save_dir=.", "logger.wandb.name=a")
     with pytest.raises(UsageError, match=r"^logger: "):
         build(cfg, "logger")
 
@@ -192,9 +192,15 @@ def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("seed=99999999999999999999999", "seed must be < 2**32, got 99999999999999999999999"),
+        ("seed=4294967296", "seed must be a whole number from 0 to 2**32 - 1, got 4294967296"),
+        ("seed=abc", "seed must be a whole number from 0 to 2**32 - 1, got 'abc'"),
         ("task.label_smoothing=2", "task.label_smoothing must be in [0, 1), got 2"),
-        ("optimizer.momentum=abc", "optimizer.momentum must be >= 0, got 'abc'"),
+        ("optimizer.momentum=abc", "optimizer.momentum must be in [0, 1), got 'abc'"),
+        ("optimizer.momentum=1.5", "optimizer.momentum must be in [0, 1), got 1.5"),
+        (
+            "trainer.check_val_every_n_epoch=0",
+            "trainer.check_val_every_n_epoch must be a whole number >= 1, got 0",
+        ),
         ("optimizer.nesterov=no", "optimizer.nesterov must be true or false, got 'no'"),
         ("trainer.limit_val_batches=abc", "trainer.limit_val_batches must be >= 0, got 'abc'"),
     ],
@@ -202,6 +208,14 @@ def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
 def test_a_bad_value_is_refused_with_its_key_and_the_rule(option, message):
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         check(composed(option))
+
+
+def test_a_bad_value_of_one_of_several_callbacks_is_refused_with_its_whole_key():
+    callback = {"_target_": "lightning_onecycle.BatchNormRecalibration", "num_batches": -1}
+    cfg = OmegaConf.create({"callbacks": {"batch_norm": callback}})
+    rule = "callbacks.batch_norm.num_batches must be a whole number >= 1, got -1"
+    with pytest.raises(UsageError, match=f"^{re.escape(rule)}$"):
+        build(cfg, "callbacks")
 
 
 @pytest.mark.parametrize("key", ["logger", "callbacks", "plugins"])

@@ -269,7 +269,7 @@ def test_bounds_are_a_quarter_and_the_peak() -> None:
     ("curve", "reason"),
     [
         (LRCurve((), ()), "0 finite losses are too few, at least 5 are needed"),
-        (LRCurve((0.1, 0.2, 0.3, 0.4, 0.5), [math.nan] * 4 + [1.0]), "1 finite losses are too few"),
+        (LRCurve((0.1, 0.2, 0.3, 0.4, 0.5), [math.nan] * 4 + [1.0]), "the loss is nan at lr 0.1"),
         (LRCurve([0.1 * k for k in range(1, 9)], [2.5] * 8), "the loss is 2.5 throughout"),
         (LRCurve([0.1 * k for k in range(1, 9)], [0.0] * 8), "the loss is 0 throughout"),
         (curve_of(lambda x: 2.3, 0.05), "which is not clear of its noise of 0.0"),

@@ -109,6 +109,15 @@ def test_flags_and_search_paths_are_part_of_a_run(run):
     ]
 
 
+def test_a_group_of_a_directory_of_the_users_is_chosen_anew_with_its_keys(run, tmp_path):
+    (tmp_path / "mine" / "noise").mkdir(parents=True)
+    mine = [("command-line", str(tmp_path / "mine"))]
+    directory = run("seed=1", sources=mine)
+    given = OmegaConf.create(["+noise=small", "+noise.level=2", "seed=1"])
+    OmegaConf.save(given, directory / ".hydra" / "overrides.yaml")
+    assert resumed(directory, "+noise=large")[1:] == ["seed=1", "+noise=large"]
+
+
 def test_another_main_configuration_is_part_of_a_run(run):
     directory = run("seed=1", sources=[("main", "/no/such/conf")])
     assert resumed(directory) == ["--config-path=/no/such/conf", "seed=1"]

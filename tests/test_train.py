@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import os
 import random
 import shutil
@@ -313,9 +312,7 @@ def test_a_range_test_alone(tmp_path):
     assert f"optimizer.lr={peak:.3g}" in output
     assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
-    assert [event.step for event in events.Scalars("lr_find/loss")] == [
-        round(1000 * math.log10(lr)) for lr in curve.lrs
-    ]
+    assert [event.value for event in events.Scalars("lr_find/loss")] == pytest.approx(curve.losses)
     assert "lr_find" in events.Tags()["images"]
     assert not (tmp_path / "checkpoints").exists()
 
@@ -426,9 +423,9 @@ def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     assert (tmp_path / "both" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path / "both"), size_guidance={"scalars": 0}).Reload()
     complete = sorted((p.lr, p.loss) for p in search.probes if p.is_complete)
-    assert [(event.step, event.value) for event in events.Scalars("lr_find/short_training")] == [
-        (round(1000 * math.log10(lr)), pytest.approx(loss)) for lr, loss in complete
-    ]
+    for index, tag in enumerate(("lr_find/short_training_lr", "lr_find/short_training")):
+        logged = [event.value for event in events.Scalars(tag)]
+        assert logged == pytest.approx([point[index] for point in complete])
     assert "lr_find" in events.Tags()["images"]
     # The search has left nothing behind, and its file stands for the peak.
     saved = f"lr_find.curve={tmp_path / 'both' / 'search.json'}"

@@ -46,20 +46,20 @@ class Conditions:
     """
 
     optimizer: str = ""
-    groups: tuple[dict[str, Any], ...] = ()
+    groups: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     momentum: float | None = None
     batch_size: int | None = None
-    accumulation: int | dict[str, int] = 1
+    accumulation: int | dict[str, int] = field(default=1, hash=False)
     world_size: int = 1
     precision: str = ""
     gradient_clip: str | None = None
     data: str = ""
-    data_settings: dict[str, Any] = field(default_factory=dict)
+    data_settings: dict[str, Any] = field(default_factory=dict, hash=False)
     model: str = ""
     parameters: int = 0
     schedule: str = ""
-    flags: dict[str, Any] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    flags: dict[str, Any] = field(default_factory=dict, hash=False)
+    versions: dict[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

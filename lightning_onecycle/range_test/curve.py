@@ -91,6 +91,14 @@ class LRCurve:
             object.__setattr__(self, name, rates)
             object.__setattr__(self, of, losses)
 
+    def __repr__(self) -> str:
+        steps = f"{len(self.lrs)} steps"
+        if self.lrs:
+            steps += f", lr {self.lrs[0]:.3g} to {self.lrs[-1]:.3g}"
+        lr, reason = self.suggest()
+        suggests = reason if lr is None else f"max_lr {lr:.3g} ({reason})"
+        return f"LRCurve({'; '.join(filter(None, (steps, self.stopped, suggests)))})"
+
     @property
     def results(self) -> dict[str, list[float]]:
         """The curve as Lightning's ``results``: ``{"lr": [...], "loss": [...]}``."""

@@ -35,7 +35,7 @@ def read_file(path: str | Path, what: str, make: Callable[[Any], T]) -> T:
         return make(json.loads(Path(path).read_text()))
     except KeyError as error:
         raise ValueError(f"{path} is not {what}: there is no {error} in it") from error
-    except ValueError as error:  # among them, what is not JSON or not text
+    except (ValueError, RecursionError) as error:  # what is not JSON or not text, or too deep
         raise ValueError(f"{path} is not {what}: {error}") from error
 
 

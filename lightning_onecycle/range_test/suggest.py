@@ -134,8 +134,14 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
     """
     finite = [(lr, loss) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
     n = len(finite)
+    broken = next((p for p in zip(losses, lrs, strict=True) if not math.isfinite(p[0])), None)
+    not_finite = broken and (
+        "the loss is {} at lr {:.3g}, before it clearly falls: the data or the loss are not finite,"
+        " or the range starts too high".format(*broken)
+    )
     if n < MIN_POINTS:
-        return Reading(problem=f"{n} finite losses are too few, at least {MIN_POINTS} are needed")
+        few = f"{n} finite losses are too few, at least {MIN_POINTS} are needed"
+        return Reading(problem=not_finite or few)
     rates, raw = (tuple(column) for column in zip(*finite, strict=True))
     limit = ceiling(raw)
     noise = noise_of(raw, limit)
@@ -168,7 +174,8 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
         more = "take three times as many points (num_training)"
         if significance(end) < needed:
             noisy = f"which is not clear of its noise of {noise:.2g} a point"
-            problem = f"the loss falls by {fall:.3g}, {noisy}: {more}, or another range"
+            falls = f"the loss falls by {fall:.3g}, {noisy}: {more}, or another range"
+            problem = not_finite or falls
         elif decades[low] - decades[0] < 1.0:
             problem = "the loss rises from the start: the range starts too high, lower min_lr"
         else:

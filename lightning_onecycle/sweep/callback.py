@@ -82,8 +82,8 @@ class Sweep(Callback):
         paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
-        _say_what_comes(config, root)
-        atexit.register(_print_table, root)
+        jobs = _say_what_comes(config, root)
+        atexit.register(_print_table, root, jobs)
         atexit.register(_ignore_signals)  # runs first; the table takes a second
         if "submitit" in config.hydra.launcher._target_:
             watch_over_jobs()
@@ -132,10 +132,13 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
         )
 
 
-def _say_what_comes(config: DictConfig, root: Path) -> None:
-    """Print a line before Hydra composes all jobs, which takes some tenths of a second for each."""
+def _say_what_comes(config: DictConfig, root: Path) -> int:
+    """Print a line before Hydra composes all jobs, which takes some tenths of a second for each.
+
+    Return how many there will be, or 0 where a sweeper decides as it goes.
+    """
     if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-        return
+        return 0
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     counts = {
@@ -144,6 +147,7 @@ def _say_what_comes(config: DictConfig, root: Path) -> None:
     }
     jobs = math.prod(counts.values())
     print(f"{jobs:,} job{'s' * (jobs != 1)} in {root}; Hydra composes them first", flush=True)
+    return jobs
 
 
 def _ignore_signals() -> None:
@@ -151,13 +155,22 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _print_table(root: Path) -> None:
+def _say_what_is_left(root: Path, statuses: list[str], jobs: int) -> None:
+    if jobs > len(statuses):
+        print(f"{jobs - len(statuses):,} of {jobs:,} jobs have not begun", flush=True)
+    if jobs > len(statuses) or {"interrupted", "failed"} & set(statuses):
+        option = shlex.quote(f"hydra.sweep.dir={root}")
+        print(f"go on: the same command with {option}", flush=True)
+
+
+def _print_table(root: Path, jobs: int = 0) -> None:
     try:
-        table = collect(root).to_markdown()
+        table = collect(root)
     except FileNotFoundError:
         print(f"no job of {root} has begun", flush=True)
         return
-    print(f"\n{table}", flush=True)
+    print(f"\n{table.to_markdown()}", flush=True)
+    _say_what_is_left(root, [run.status for run in table.runs], jobs)
     try:
         write_results(root, plot=False)
         print(f"results: {root / 'results.md'}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import multiprocessing
 import os
@@ -49,6 +50,9 @@ class End(NamedTuple):
 def run_in_a_fork(run: Callable[[], None]) -> End:
     """Run it in a fork of this process, which has everything imported.
 
+    What it registers with `atexit`, as W&B does to write its last rows, is run at the fork's end. A
+    fork of `multiprocessing` leaves it out.
+
     Args:
         run: What the fork does.
 
@@ -62,7 +66,11 @@ def run_in_a_fork(run: Callable[[], None]) -> End:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
         _end_with_parent()
-        run()
+        atexit._clear()  # what the parent does at its end is not for the fork
+        try:
+            run()
+        finally:
+            atexit._run_exitfuncs()
 
     process = multiprocessing.get_context("fork").Process(target=in_a_session_of_its_own)
     process.start()
