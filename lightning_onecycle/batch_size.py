@@ -98,7 +98,7 @@ class BatchSizeSchedule(Callback):
         super().__init__()
         self.sizes = sizes if callable(sizes) else _milestones(sizes)
         self.attribute = attribute
-        self._places: list[_loaders.Place] = []
+        self._holders: list[_loaders.SizeHolder] = []
         self._now = _Position()
         self._resumed: _Position | None = None
         self._reload_every = 0
@@ -140,7 +140,7 @@ class BatchSizeSchedule(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the size of the first epoch, before its loader is made."""
-        self._places = _loaders.places(trainer, self.attribute)
+        self._holders = _loaders.size_holders(trainer, self.attribute)
         self._reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
         self._now = self._resumed or _Position(trainer.current_epoch, trainer.global_step)
         if not self._now.begun:
@@ -183,11 +183,11 @@ class BatchSizeSchedule(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put back what was set."""
-        if self._places:
+        if self._holders:
             trainer.reload_dataloaders_every_n_epochs = self._reload_every  # type: ignore[attr-defined]
-        for place in self._places:
-            place.put(place.was)
-        self._places = []
+        for holder in self._holders:
+            holder.put(holder.was)
+        self._holders = []
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -204,8 +204,8 @@ class BatchSizeSchedule(Callback):
         self._resumed = _Position(**state_dict)
 
     def _put(self, size: int) -> None:
-        for place in self._places:
-            place.put(size)
+        for holder in self._holders:
+            holder.put(size)
 
 
 class _Position(NamedTuple):

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, known, peak, whole
+from lightning_onecycle._checks import choice, peak, refuse_unknown_arguments, whole
 from lightning_onecycle._installed import Installed
 from lightning_onecycle._lightning import Callback
 from lightning_onecycle._plan import Plan
@@ -326,7 +326,7 @@ class OneCycle(ScheduleCallback):
         own_schedulers: Literal["replace", "refuse"] = "replace",
         **one_cycle_arguments: Any,
     ) -> None:
-        known("OneCycle", one_cycle_arguments, one_cycle)
+        refuse_unknown_arguments("OneCycle", one_cycle_arguments, one_cycle)
         super().__init__(
             one_cycle(**one_cycle_arguments),
             total_steps=total_steps,

@@ -12,11 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, known
+from lightning_onecycle._checks import choice, refuse_unknown_arguments
 from lightning_onecycle.callback import ScheduleCallback
-from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
+from lightning_onecycle.range_test.live_conditions import check_peak
 from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
 from lightning_onecycle.search.result import Search, load_curve_or_search
@@ -87,7 +87,7 @@ class LRFinder(StartsRangeTests):
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"
                 " the two"
             )
-        known("LRFinder", lr_find_arguments, checked)
+        refuse_unknown_arguments("LRFinder", lr_find_arguments, checked)
         for_test = checked(**lr_find_arguments)
         num_training = lr_find_arguments.get("num_training")
         self._options = search_options(search if is_cost else 1.0, None, for_test, num_training)

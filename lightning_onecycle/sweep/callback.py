@@ -21,8 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle.report import collect, read_result, write_results
-from lightning_onecycle.sweep.earlier import CHECKPOINT, LOCK, RESULT, is_over
+from lightning_onecycle.report import read_result, read_table, write_results
+from lightning_onecycle.sweep.job_files import CHECKPOINT, LOCK, RESULT, is_over
 from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
 from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
@@ -148,7 +148,7 @@ def _say_what_comes(config: DictConfig, root: Path) -> None:
 def _print_table(root: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        table = collect(root).to_markdown()
+        table = read_table(root).to_markdown()
     except FileNotFoundError:
         print(f"no job of {root} has begun", flush=True)
         return

@@ -26,8 +26,14 @@ from lightning_onecycle.search.result import Search
 
 # What schedulers leave in a group, and what is written down by itself.
 _NOT_A_SETTING = {
-    *("params", "lr", "learning_rate", "initial_lr", "max_lr", "min_lr"),
-    *("base_momentum", "max_momentum"),
+    "params",
+    "lr",
+    "learning_rate",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "base_momentum",
+    "max_momentum",
 }
 _NO_MATTER = {"num_workers", "pin_memory", "persistent_workers", "root", "data_dir", "download"}
 

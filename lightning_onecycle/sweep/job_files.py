@@ -1,4 +1,4 @@
-"""What an earlier sweep has left in a sweep's directory."""
+"""The files in a job's directory by which a later sweep continues it."""
 
 from __future__ import annotations
 
