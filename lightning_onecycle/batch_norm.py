@@ -62,7 +62,7 @@ class BatchNormRecalibration(Callback):
             "forward", pl_module, class_for(LightningModule, trainer)
         ):
             rank_zero_info(
-                "BatchNormRecalibration leaves the statistics alone: it needs a forward method of"
+                "BatchNormRecalibration does nothing: it needs a forward method of"
                 f" {type(pl_module).__name__}."
             )
             self._layers = []
@@ -107,7 +107,7 @@ class BatchNormRecalibration(Callback):
         indices = _training_indices(loader)
         if indices is None:
             rank_zero_info(
-                "BatchNormRecalibration leaves the statistics alone: it needs one training"
+                "BatchNormRecalibration does nothing: it needs one training"
                 " DataLoader whose sampler takes every sample of a data set once, got"
                 f" {type(loader).__name__} with {type(getattr(loader, 'sampler', None)).__name__}."
             )

@@ -164,17 +164,17 @@ class ScheduleCallback(Callback):
             raise MisconfigurationException(f"{name} needs an optimizer; the module has none.")
         if not pl_module.automatic_optimization and self.total_steps is None:
             raise MisconfigurationException(
-                "Under manual optimization nobody can tell how often the optimizer will step: give"
-                f" {name}(total_steps=...), counted for each optimizer."
+                f"Under manual optimization the number of optimizer steps is unknown: give {name}"
+                "(total_steps=...), counted for each optimizer."
             )
         if isinstance(self.max_lr, Sequence) and len(trainer.optimizers) > 1:
             raise MisconfigurationException(
                 f"max_lr must be None or a number with several optimizers, got {self.max_lr!r}:"
-                " give each optimizer its own lr instead, which is its peak."
+                " give each optimizer its own lr instead, because that is its peak."
             )
         if self.budget == "time" and budgets.time_limit(trainer) is None:
             raise MisconfigurationException(
-                f"{name}(budget='time') needs Trainer(max_time=...), which says when the time ends."
+                f"{name}(budget='time') needs Trainer(max_time=...): the schedule ends with it."
             )
 
     def check_length(self, trainer: Trainer) -> None:

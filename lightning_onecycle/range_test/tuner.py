@@ -196,7 +196,7 @@ class Tuner:
         strategy = self.trainer.strategy
         if strategy.restore_checkpoint_after_setup and strategy.lightning_module is model:
             raise MisconfigurationException(
-                f"lr_find cannot copy a module that {type(strategy).__name__} has taken apart: call"
+                f"lr_find cannot copy a module that {type(strategy).__name__} has sharded: call"
                 " it before fit, or with a new trainer and a new module."
             )
         if isinstance(train_dataloaders, of_either_lightning(LightningDataModule)):
