@@ -1,4 +1,4 @@
-"""Refuse a bad value where it is given: the argument, the rule and the value."""
+"""Checks of arguments. An error has the argument, the rule and the value."""
 
 from __future__ import annotations
 

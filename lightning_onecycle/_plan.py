@@ -14,7 +14,7 @@ _FEWEST_STEPS = 10
 
 
 class Plan:
-    """Sets the total of a scheduler to what its optimizer has taken and is still to take.
+    """Sets the total of a scheduler: the steps that its optimizer has taken, plus those left.
 
     Args:
         owner: Whose schedule it is, for what is said of it.

@@ -1,4 +1,4 @@
-"""Statistics of batch normalization, of the present weights instead of those of long ago."""
+"""Batch-norm statistics that are estimated with the present weights."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class BatchNormRecalibration(Callback):
                 layer.eval()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the data."""
+        """Release the data."""
         self._loader = None
 
     def _training_sample(self, trainer: Trainer) -> DataLoader[Any] | None:

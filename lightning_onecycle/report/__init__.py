@@ -1,4 +1,4 @@
-"""What runs leave on disk, and what a sweep's runs come to."""
+"""Results of runs on disk, and the table of a sweep's runs."""
 
 from lightning_onecycle.report.divergence import Diverged, StopOnDivergence
 from lightning_onecycle.report.record import (

@@ -1,4 +1,4 @@
-"""``python -m lightning_onecycle.report DIR``: a sweep's table again, from what is on disk."""
+"""``python -m lightning_onecycle.report DIR``: prints and writes the table of a sweep again."""
 
 from __future__ import annotations
 

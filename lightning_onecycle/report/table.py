@@ -1,4 +1,4 @@
-"""What the runs of a sweep came to, one by one and grouped over their seeds."""
+"""The table of a sweep's runs, one by one and grouped over their seeds."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Group:
 
     @property
     def completed(self) -> tuple[Run, ...]:
-        """The runs that came to their end; the others count for no mean."""
+        """The completed runs; the others are in no mean."""
         return tuple(run for run in self.runs if run.completed)
 
     def values(self, metric: str) -> list[float]:
@@ -73,7 +73,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """What the runs of a sweep came to.
+    """The table of a sweep's runs.
 
     Args:
         directory: Where the runs are.

@@ -1,4 +1,4 @@
-"""Hydra sweeps that are right on several devices and lose nothing.
+"""Hydra sweeps that work on several devices and continue after interruptions.
 
 Decorate the function that ``hydra.main`` runs, and list `Sweep` under ``hydra.callbacks``::
 

@@ -1,4 +1,4 @@
-"""What a sweep does before its first job and after its last."""
+"""The Hydra callback of a sweep: before its first job, and after its last."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Sweep(Callback):
             config.hydra.output_subdir = None  # The record stays that of the run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse it for a sweep, or if another sweep is at work in it; look after its jobs."""
+        """Refuse a directory that another sweep uses, and watch over the jobs."""
         launch = Launch.of_this_process()
         if launch is not None and launch.processes > 1:
             sys.exit(

@@ -1,4 +1,4 @@
-"""What a command line needs to compose a run's configuration again."""
+"""Flags and options that compose a run's configuration again."""
 
 from __future__ import annotations
 

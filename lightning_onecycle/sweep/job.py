@@ -1,4 +1,4 @@
-"""One job of a sweep: whether it is to be run, where, and what it has come to."""
+"""One job of a sweep: whether it has to run, where it runs, and its result."""
 
 from __future__ import annotations
 
@@ -127,12 +127,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called below the sweep's directory."""
+        """The name of its directory below that of the sweep."""
         return str(self.directory.relative_to(self.root))
 
     @property
     def result(self) -> dict[str, Any]:
-        """What it has left, or nothing."""
+        """The content of its ``result.json``, or an empty dict."""
         return read_result(self.directory / RESULT)
 
     @property
@@ -142,11 +142,11 @@ class Job:
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it has left a checkpoint."""
+        """Whether it has a checkpoint."""
         return (self.directory / CHECKPOINT).is_file()
 
     def run(self, task: Task, cfg: DictConfig, share: Task | None = None) -> float | None:
-        """Run it, unless it is over; return its metric.
+        """Run the job unless it is over; return its metric.
 
         Args:
             task: What `job` has decorated.
