@@ -58,8 +58,9 @@ def module(found: Found) -> tuple[str, str]:
 
 
 def failure(found: Found) -> str:
-    """Return why a phase has failed, short and without what a table would take for a column."""
-    reason = found["error"].replace("|", "\\|")
+    """Return why a phase has failed: the class of an exception, or a short reason."""
+    exception = re.match(r"\w+(?:Error|Exception)(?=:)", found["error"])
+    reason = exception[0] if exception else found["error"].replace("|", "\\|")
     return f"no: {reason if len(reason) <= 100 else reason[:97] + '...'}"
 
 
