@@ -22,7 +22,7 @@ from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
-from lightning_onecycle.sweep.earlier import is_over, listed, parsed, start_anew
+from lightning_onecycle.sweep.job_files import is_over, listed, parsed, start_anew
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 

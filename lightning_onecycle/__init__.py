@@ -28,7 +28,7 @@ from lightning_onecycle.schedules import (
 )
 from lightning_onecycle.search import Search
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BatchNormRecalibration",

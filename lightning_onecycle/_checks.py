@@ -1,4 +1,4 @@
-"""Refuse a bad value where it is given: the argument, the rule and the value."""
+"""Checks of arguments. An error has the argument, the rule and the value."""
 
 from __future__ import annotations
 
@@ -59,8 +59,10 @@ def choice(name: str, value: T, options: tuple[T, ...]) -> T:
     return value
 
 
-def known(owner: str, given: Mapping[str, Any], function: Callable[..., Any]) -> None:
-    """Refuse arguments that a function does not have, by the name of who passes them on."""
+def refuse_unknown_arguments(
+    owner: str, given: Mapping[str, Any], function: Callable[..., Any]
+) -> None:
+    """Raise ``TypeError`` if ``owner`` was given an argument that ``function`` does not have."""
     names = list(signature(function).parameters)
     unknown = [name for name in given if name not in names]
     if unknown:

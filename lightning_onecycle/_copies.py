@@ -26,8 +26,12 @@ from lightning_onecycle._lightning import of_either_lightning
 
 HELD_AS_DATA = (Dataset, DataLoader, CombinedLoader, LightningDataModule)
 _HOOKS = (
-    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_state_dict_hooks", "_state_dict_pre_hooks"),
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_state_dict_hooks",
+    "_state_dict_pre_hooks",
 )
 _OF_THE_TREE = ("_parameters", "_buffers", "_modules", *_HOOKS)
 _HOLD_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, list, tuple, dict)

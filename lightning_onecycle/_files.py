@@ -1,4 +1,4 @@
-"""Files that are whole or not there, wherever the process is killed."""
+"""Atomic writes: a file is whole or absent, even if the process is killed."""
 
 from __future__ import annotations
 

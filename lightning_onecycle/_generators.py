@@ -1,4 +1,4 @@
-"""Random number generators (Python, NumPy, torch): their state, and what puts it back."""
+"""Random number generators (Python, NumPy, torch): saving and restoring their state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 
 def state_of(item: Any) -> Callable[[], Any] | None:
-    """Return what sets a generator to its present state, or None where it is no generator."""
+    """Return a function that restores the generator's present state, or None for other objects."""
     if isinstance(item, torch.Generator):
         return functools.partial(item.set_state, item.get_state())
     if isinstance(item, random.Random):
@@ -26,7 +26,7 @@ def state_of(item: Any) -> Callable[[], Any] | None:
 
 
 def global_state(device: torch.device) -> Callable[[], None]:
-    """Return what sets the global generators, and that of the device, to their present state."""
+    """Return a function that restores the present state of the global and device generators."""
     states: Sequence[Callable[[], None]] = [
         functools.partial(random.setstate, random.getstate()),
         functools.partial(torch.set_rng_state, torch.get_rng_state()),

@@ -89,7 +89,7 @@ class Installed:
         return scheduler
 
     def follow(self, trainer: Trainer) -> list[ScheduleLR]:
-        """Keep up with what other code does to the trainer's optimizers and schedulers.
+        """Follow changes of the trainer's optimizers and schedulers by other code.
 
         An optimizer that is new gets a scheduler, which goes on where that of its place was. One
         whose scheduler was replaced (``StochasticWeightAveraging`` does it) is left alone.

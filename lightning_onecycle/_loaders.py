@@ -1,4 +1,4 @@
-"""The batch size of a training loader: where it is kept, and how long an epoch is with another."""
+"""The batch size of a training loader: what holds it, and how long an epoch is with another."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from lightning.pytorch import Trainer
 from torch.utils.data import BatchSampler, DataLoader
 
 
-class Place(NamedTuple):
-    """Where a batch size is kept: what it was, and what puts another there."""
+class SizeHolder(NamedTuple):
+    """What holds a batch size: the size it had, and the function that sets another."""
 
     was: Any
     put: Callable[[Any], None]
 
 
-def places(trainer: Trainer, attribute: str) -> list[Place]:
-    """Return where the batch size of the training loader to come is kept.
+def size_holders(trainer: Trainer, attribute: str) -> list[SizeHolder]:
+    """Return what holds the batch size of the next training loader.
 
-    That is an attribute of the module or data module whose ``train_dataloader`` makes the loader,
-    or of its ``hparams``, or both; where ``fit`` was given the loader, the loader itself.
+    It is an attribute of the module or data module whose ``train_dataloader`` makes the loader, or
+    of its ``hparams``, or both. If ``fit`` was given the loader, it is the loader itself.
 
     Raises:
-        MisconfigurationException: If it is not known where.
+        MisconfigurationException: If nothing holds it.
     """
     source = trainer.fit_loop._data_source
     owner: Any = source.instance
@@ -37,12 +37,13 @@ def places(trainer: Trainer, attribute: str) -> list[Place]:
                 "A batch size that changes needs one training DataLoader with a batch size, or a"
                 f" data module that makes it; fit was given {type(owner).__name__}."
             )
-        return [Place(_size_in(owner), partial(_resize, owner))]
+        return [SizeHolder(_size_in(owner), partial(_resize, owner))]
     found = []
     if hasattr(owner, attribute):
-        found.append(Place(getattr(owner, attribute), partial(setattr, owner, attribute)))
+        found.append(SizeHolder(getattr(owner, attribute), partial(setattr, owner, attribute)))
     if attribute in owner.hparams:
-        found.append(Place(owner.hparams[attribute], partial(owner.hparams.__setitem__, attribute)))
+        hparams = owner.hparams
+        found.append(SizeHolder(hparams[attribute], partial(hparams.__setitem__, attribute)))
     if not found:
         raise MisconfigurationException(
             f"A batch size that changes needs an attribute {attribute!r} of"
@@ -52,7 +53,7 @@ def places(trainer: Trainer, attribute: str) -> list[Place]:
 
 
 def check(trainer: Trainer, size: int, attribute: str) -> None:
-    """Hold the training loader that was made against the batch size that was asked for.
+    """Check that the training loader has the batch size that was set.
 
     Raises:
         MisconfigurationException: If it has another, or is not one DataLoader.

@@ -14,7 +14,7 @@ _FEWEST_STEPS = 10
 
 
 class Plan:
-    """Sets the total of a scheduler to what its optimizer has taken and is still to take.
+    """Sets the total of a scheduler: the steps that its optimizer has taken, plus those left.
 
     Args:
         owner: Whose schedule it is, for what is said of it.
@@ -37,7 +37,7 @@ class Plan:
         if budgets.steps_left(trainer, epoch_starts=False) is None:
             raise MisconfigurationException(
                 f"{self._owner} cannot know how many optimizer steps this fit will take: its"
-                " training loader has no length, or there is no end of it. Give one of"
+                " training loader has no length, or the fit has no end. Give one of"
                 " Trainer(limit_train_batches=...) with a number of batches for each epoch,"
                 f" {self._owner}(total_steps=...), Trainer(max_steps=...), or"
                 f" Trainer(max_time=...) with {self._owner}(budget='time')."
@@ -71,7 +71,8 @@ class Plan:
             now = scheduler.total_steps
             if now != before and self._budget == "steps" and trainer.current_epoch > 0:
                 rank_zero_info(
-                    f"The schedule is laid over {now} optimizer steps now, not {before}."
+                    f"The schedule has {now} optimizer steps, not {before}: an epoch has another"
+                    " length than planned."
                 )
 
     def _look(self, trainer: Trainer, scheduler: ScheduleLR, *, epoch_starts: bool) -> None:

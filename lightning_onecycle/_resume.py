@@ -1,4 +1,4 @@
-"""Where a schedule goes on, for checkpoints that other schedulers or batch sizes have left."""
+"""The position after a resume, for checkpoints of other schedulers or batch sizes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _POINTS_LOGGED = 200
 
 
 class ScheduleLog:
-    """Logs the values that the optimizers have, not those that were planned."""
+    """Logs the values of the optimizers, not the planned ones."""
 
     def __init__(self) -> None:
         self._logged = -1

@@ -1,4 +1,4 @@
-"""What is told of a schedule that stands still, or that a fit leaves before its end."""
+"""Warnings about a schedule that does not move, or that the fit ends early."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Watch:
         self._batches += 1
 
     def epoch_ends(self, epoch: int, schedulers: list[ScheduleLR]) -> None:
-        """Warn, once, where batches were trained on and no optimizer step was counted."""
+        """Warn once if batches were trained on and no optimizer step was counted."""
         first = schedulers[0]
         stands = first.attached and _positions(schedulers) == self._began_at
         if stands and self._batches and not self._told:
@@ -36,7 +36,7 @@ class Watch:
             )
 
     def fit_ends(self, schedulers: list[ScheduleLR]) -> None:
-        """Say where the fit ends before a schedule does."""
+        """Say if the fit ends before the schedule."""
         for scheduler in schedulers:
             if scheduler.attached and scheduler.last_epoch < scheduler.total_steps:
                 rank_zero_info(

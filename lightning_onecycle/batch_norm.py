@@ -1,4 +1,4 @@
-"""Statistics of batch normalization, of the present weights instead of those of long ago."""
+"""Batch-norm statistics that are estimated with the present weights."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class BatchNormRecalibration(Callback):
             "forward", pl_module, class_for(LightningModule, trainer)
         ):
             rank_zero_info(
-                "BatchNormRecalibration leaves the statistics alone: it needs a forward method of"
+                "BatchNormRecalibration does nothing: it needs a forward method of"
                 f" {type(pl_module).__name__}."
             )
             self._layers = []
@@ -99,7 +99,7 @@ class BatchNormRecalibration(Callback):
                 layer.eval()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the data."""
+        """Release the data."""
         self._loader = None
 
     def _training_sample(self, trainer: Trainer) -> DataLoader[Any] | None:
@@ -107,7 +107,7 @@ class BatchNormRecalibration(Callback):
         indices = _training_indices(loader)
         if indices is None:
             rank_zero_info(
-                "BatchNormRecalibration leaves the statistics alone: it needs one training"
+                "BatchNormRecalibration does nothing: it needs one training"
                 " DataLoader whose sampler takes every sample of a data set once, got"
                 f" {type(loader).__name__} with {type(getattr(loader, 'sampler', None)).__name__}."
             )

@@ -1,4 +1,4 @@
-"""The size of the batch, over a run, and the learning rate for it."""
+"""Batch sizes that change over a run, and the learning rate for another batch size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scale_lr(
     base_batch_size: int,
     rule: Literal["linear", "sqrt"] = "linear",
 ) -> float:
-    r"""Return the learning rate for a batch size, from that for another.
+    r"""Return the learning rate for a batch size, given that of another batch size.
 
     With :math:`k` times the batch, the linear rule has :math:`k` times the rate, and all else
     stays: Goyal et al., arXiv:1706.02677, section 2.1, for SGD, up to batches of about 8,000. The
@@ -98,7 +98,7 @@ class BatchSizeSchedule(Callback):
         super().__init__()
         self.sizes = sizes if callable(sizes) else _milestones(sizes)
         self.attribute = attribute
-        self._places: list[_loaders.Place] = []
+        self._holders: list[_loaders.SizeHolder] = []
         self._now = _Position()
         self._resumed: _Position | None = None
         self._reload_every = 0
@@ -135,12 +135,12 @@ class BatchSizeSchedule(Callback):
         return self.size_at(min(max(fractions), 1.0))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget an earlier run; a checkpoint is restored behind this hook."""
+        """Forget an earlier run; a checkpoint is restored after this hook."""
         self._resumed = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set the size of the first epoch, before its loader is made."""
-        self._places = _loaders.places(trainer, self.attribute)
+        self._holders = _loaders.size_holders(trainer, self.attribute)
         self._reload_every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
         self._now = self._resumed or _Position(trainer.current_epoch, trainer.global_step)
         if not self._now.begun:
@@ -151,7 +151,7 @@ class BatchSizeSchedule(Callback):
         trainer.fit_loop._combined_loader = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that the loader took the size, and that those to come leave something to train on."""
+        """Check that the loader has the size, and that later sizes leave batches to train on."""
         _loaders.check(trainer, self._now.size, self.attribute)
         if trainer.max_epochs in (None, -1):
             return
@@ -163,7 +163,7 @@ class BatchSizeSchedule(Callback):
                 )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take note that the epoch has begun, and log its batch size."""
+        """Log the batch size of the epoch."""
         _loaders.check(trainer, self._now.size, self.attribute)
         trainer.reload_dataloaders_every_n_epochs = self._reload_every  # type: ignore[attr-defined]
         self._now = self._now._replace(begun=True)
@@ -172,7 +172,7 @@ class BatchSizeSchedule(Callback):
             logger.log_metrics({"batch_size": self._now.size}, step=step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the size of the next epoch, and have Lightning make a loader if it is another."""
+        """Set the size of the next epoch. If it changes, Lightning makes a new loader."""
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         size = self._size_for(trainer, epoch, step)
         if size != self._now.size:
@@ -183,11 +183,11 @@ class BatchSizeSchedule(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put back what was set."""
-        if self._places:
+        if self._holders:
             trainer.reload_dataloaders_every_n_epochs = self._reload_every  # type: ignore[attr-defined]
-        for place in self._places:
-            place.put(place.was)
-        self._places = []
+        for holder in self._holders:
+            holder.put(holder.was)
+        self._holders = []
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -200,12 +200,12 @@ class BatchSizeSchedule(Callback):
         return self._now._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on in the middle of an epoch with its batch size."""
+        """Resume an epoch with its batch size."""
         self._resumed = _Position(**state_dict)
 
     def _put(self, size: int) -> None:
-        for place in self._places:
-            place.put(size)
+        for holder in self._holders:
+            holder.put(size)
 
 
 class _Position(NamedTuple):

@@ -1,4 +1,4 @@
-"""How many optimizer steps a fit will take: counted from its loaders and loops, or from its clock.
+"""The number of optimizer steps of a fit, from its loaders and loops, or from its time limit.
 
 Lightning's ``Trainer.estimated_stepping_batches`` knows neither ``GradientAccumulationScheduler``,
 nor a time limit, nor what has really happened since the run began.

@@ -1,4 +1,4 @@
-"""A schedule for any Lightning trainer: the callback plans and logs, `ScheduleLR` acts."""
+"""The callbacks: they plan and log a schedule, which `ScheduleLR` writes to the optimizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, known, peak, whole
+from lightning_onecycle._checks import choice, peak, refuse_unknown_arguments, whole
 from lightning_onecycle._installed import Installed
 from lightning_onecycle._lightning import Callback
 from lightning_onecycle._plan import Plan
@@ -114,7 +114,7 @@ class ScheduleCallback(Callback):
     # ---- installing -------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot go right, and install a `ScheduleLR` on each optimizer."""
+        """Check the fit, and install a `ScheduleLR` on each optimizer."""
         self.check(trainer, pl_module)
         # The checkpoint of a resumed run is restored after this hook, into these schedulers too.
         make = partial(
@@ -136,7 +136,7 @@ class ScheduleCallback(Callback):
         return Plan(type(self).__name__, self.total_steps, self.budget)
 
     def check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse what cannot go right with these optimizers.
+        """Refuse optimizers and modules that the schedule does not fit.
 
         Args:
             trainer: A trainer whose optimizers are set up.
@@ -164,17 +164,17 @@ class ScheduleCallback(Callback):
             raise MisconfigurationException(f"{name} needs an optimizer; the module has none.")
         if not pl_module.automatic_optimization and self.total_steps is None:
             raise MisconfigurationException(
-                "Under manual optimization nobody can tell how often the optimizer will step: give"
-                f" {name}(total_steps=...), counted for each optimizer."
+                f"Under manual optimization the number of optimizer steps is unknown: give {name}"
+                "(total_steps=...), counted for each optimizer."
             )
         if isinstance(self.max_lr, Sequence) and len(trainer.optimizers) > 1:
             raise MisconfigurationException(
                 f"max_lr must be None or a number with several optimizers, got {self.max_lr!r}:"
-                " give each optimizer its own lr instead, which is its peak."
+                " give each optimizer its own lr instead, because that is its peak."
             )
         if self.budget == "time" and budgets.time_limit(trainer) is None:
             raise MisconfigurationException(
-                f"{name}(budget='time') needs Trainer(max_time=...), which says when the time ends."
+                f"{name}(budget='time') needs Trainer(max_time=...): the schedule ends with it."
             )
 
     def check_length(self, trainer: Trainer) -> None:
@@ -189,14 +189,14 @@ class ScheduleCallback(Callback):
         self._new_plan().check(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the optimizers; their last values stay."""
+        """Detach from the optimizers; their last values stay."""
         self._let_go()
         self._installed = None
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Let go of the optimizers; a checkpoint can still be written."""
+        """Detach from the optimizers; a checkpoint can still be written."""
         self._let_go()
 
     def _let_go(self) -> None:
@@ -228,7 +228,7 @@ class ScheduleCallback(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the steps taken as the position, from a checkpoint of a run without this callback.
+        """Read the position from a checkpoint of a run without this callback.
 
         The states of its schedulers say nothing to ours.
         """
@@ -279,7 +279,7 @@ class ScheduleCallback(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Schedule an optimizer that was put in since the batch began; this is its first step."""
+        """Schedule an optimizer that was added since the batch began; this is its first step."""
         for scheduler in self._installed.follow(trainer) if self._installed else ():
             scheduler.count_present_step()
 
@@ -292,7 +292,7 @@ class ScheduleCallback(Callback):
         self._watch.epoch_ends(trainer.current_epoch, self.schedulers)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say where the fit ends before its schedule does."""
+        """Say if the fit ends before its schedule."""
         self._watch.fit_ends(self.schedulers)
 
 
@@ -326,7 +326,7 @@ class OneCycle(ScheduleCallback):
         own_schedulers: Literal["replace", "refuse"] = "replace",
         **one_cycle_arguments: Any,
     ) -> None:
-        known("OneCycle", one_cycle_arguments, one_cycle)
+        refuse_unknown_arguments("OneCycle", one_cycle_arguments, one_cycle)
         super().__init__(
             one_cycle(**one_cycle_arguments),
             total_steps=total_steps,

@@ -33,17 +33,24 @@ from lightning_onecycle._lightning import class_for, of_either_lightning, subcla
 
 _HAVE_STATE = (*_copies.HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
-    *(Trainer, LightningModule, Logger, Tensor, type, types.ModuleType, types.FunctionType),
-    *(threading.Thread, BaseProcess, logging.Filterer),
-    *(str, bytes, int, float, complex, type(None)),
+    Trainer,
+    LightningModule,
+    Logger,
+    Tensor,
+    type,
+    types.ModuleType,
+    types.FunctionType,
+    threading.Thread,
+    BaseProcess,
+    logging.Filterer,
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    type(None),
 )
-_REFILL: dict[type, Callable[[Any, Any], None]] = {
-    list: lambda now, was: now.__setitem__(slice(None), was),
-    dict: lambda now, was: (now.clear(), now.update(was))[0],
-    set: lambda now, was: (now.clear(), now.update(was))[0],
-    deque: lambda now, was: (now.clear(), now.extend(was))[0],
-}
-_REFILL[defaultdict] = _REFILL[dict]
+_CONTAINERS = (list, deque, dict, defaultdict, set)
 _MOST_OBJECTS, _LONGEST_CONTAINER = 10_000, 100
 
 
@@ -224,16 +231,14 @@ class _Kept:
         attributes = vars(owner)
         was = dict(attributes)
         contents = [
-            (_REFILL[type(value)], value, copy.copy(value))
-            for value in was.values()
-            if type(value) in _REFILL
+            (value, copy.copy(value)) for value in was.values() if type(value) in _CONTAINERS
         ]
 
         def put_back() -> None:
             attributes.clear()
             attributes.update(was)
-            for refill, value, content in contents:
-                refill(value, content)
+            for value, content in contents:
+                _refill(value, content)
 
         self._stack.callback(put_back)
 
@@ -270,3 +275,12 @@ class _Kept:
             elif isinstance(item, Iterator) and not isinstance(item, io.IOBase):
                 running.append(item)
         return running
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Give a container the content that it had."""
+    container.clear()
+    if isinstance(container, (list, deque)):
+        container.extend(content)
+    else:
+        container.update(content)

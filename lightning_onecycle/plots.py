@@ -106,7 +106,8 @@ def _line(
 ) -> Line2D:
     marker = "o" if len(steps) <= 40 else ""
     (line,) = ax.plot(
-        *(steps, values),
+        steps,
+        values,
         color=color,
         label=label,
         linestyle=_DASHES[color],

@@ -1,4 +1,4 @@
-"""The one way into the optimizer: a torch scheduler that counts the optimizer's own steps."""
+"""The torch scheduler that writes a schedule to an optimizer and counts its steps."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ScheduleLR(LRScheduler):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, and what it is a position in; plain numbers only.
+        """Return the position, the total and the peaks, as plain numbers.
 
         Loading takes the position, and the peaks of groups that were added after the scheduler was
         built. The rest only serves to say what has changed since.

@@ -1,4 +1,4 @@
-"""The schedules people train with, each a tuple of phases. Pure Python.
+"""Schedules, each a tuple of phases. Pure Python.
 
 Fractions are of the run, in [0, 1]; learning rates are factors of the optimizer's own ``lr``,
 which is the peak. `Schedule.trace` lists one, `lightning_onecycle.plots.plot_schedule` draws one.

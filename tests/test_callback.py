@@ -159,7 +159,9 @@ def test_an_epoch_that_is_cut_short(tmp_path, told):
 
     used = check_resuming(train, tmp_path, (2,))
     assert used.values == laid_over((36, 0, 4), (28, 4, 28))
-    assert told()[:1] == ["The schedule is laid over 28 optimizer steps now, not 36."]
+    assert told()[:1] == [
+        "The schedule has 28 optimizer steps, not 36: an epoch has another length than planned."
+    ]
 
 
 def test_batches_without_a_loss():

@@ -135,8 +135,8 @@ def test_its_other_commands_are_known():
         for block in blocks(page.read_text(), "bash"):
             for line in block.replace("\\\n", " ").splitlines():
                 known = (
-                    r"#|python (?:train\.py|main\.py|-m lightning_onecycle\.report) |cp -r logs/"
-                    r"|srun --kill-on-bad-exit=1 python train\.py |torchrun "
+                    r"#|python (?:train\.py|main\.py|-m lightning_onecycle\.report)(?: |$)"
+                    r"|cp -r logs/|srun --kill-on-bad-exit=1 python train\.py |torchrun "
                 )
                 assert re.match(rf"(?:{known}|pip install |tensorboard --logdir )", line), line
 

@@ -160,7 +160,7 @@ REFUSED = {
     # name: what is said, and what is changed of the module, given to lr_find, or to the trainer
     "an argument": ("num_training must be", {"find": {"num_training": 1}}),
     "no attribute": ("update_attr=True needs", {"find": {"update_attr": True}}),
-    "an iterator": ("gone over more than once", {"data": lambda: iter(shuffled())}),
+    "an iterator": ("must be iterable more than once", {"data": lambda: iter(shuffled())}),
     "no samples": ("train_dataloaders has no batches", {"data": lambda: DataLoader([])}),
     "no batches": ("has no data", {"trainer": {"limit_train_batches": 0}}),
     "no optimizer": ("returned none", {"module": optimizes(lambda m, o: None)}),

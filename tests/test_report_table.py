@@ -19,7 +19,7 @@ from matplotlib.image import imread
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_onecycle.plots import PALETTE
-from lightning_onecycle.report import collect, write_results
+from lightning_onecycle.report import read_table, write_results
 from lightning_onecycle.report.__main__ import main
 from lightning_onecycle.report.comparison_plot import plot_comparison
 from lightning_onecycle.report.events import curve
@@ -118,7 +118,7 @@ def sweep(tmp_path: Path) -> Path:
 
 
 def column(directory: Path, name: str) -> list[str]:
-    return [row[name] for row in rows(collect(directory).to_csv())]
+    return [row[name] for row in rows(read_table(directory).to_csv())]
 
 
 # --------------------------------------------------------------------------------------- by hand
@@ -155,11 +155,11 @@ This table again: `python -m lightning_onecycle.report sweep`
 
 def test_the_table_is_the_one_worked_out_by_hand(sweep: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(sweep.parent)
-    assert collect("sweep").to_markdown() == BY_HAND
+    assert read_table("sweep").to_markdown() == BY_HAND
 
 
 def test_the_csv_has_a_row_for_each_run(sweep: Path) -> None:
-    text = collect(sweep).to_csv()
+    text = read_table(sweep).to_csv()
     names = (
         "job,schedule,seed,batch_size,total_steps,steps,max_lr,world_size,effective_batch_size,"
         "steps_per_second,val/acc,test/acc,val/loss,odd,status,reason"
@@ -204,20 +204,20 @@ def test_the_best_comes_first(tmp_path: Path, options: Any, expected: list[str])
     for data, values in metrics.items():
         status = "failed" if data == "d" else "completed"
         write_run(tmp_path / data, {"data": data}, {"status": status, "metrics": values})
-    table = collect(tmp_path, **options)
+    table = read_table(tmp_path, **options)
     assert [group.options for group in table.groups] == [(name,) for name in expected]
     assert f"{options.get('metric', 'val/acc')} first." in table.to_markdown()
 
 
 def test_a_metric_that_no_run_has_is_refused(sweep: Path) -> None:
     with pytest.raises(ValueError, match=r"metric must be one of 'val/acc', .*, got 'val/ac'"):
-        collect(sweep, metric="val/ac")
+        read_table(sweep, metric="val/ac")
 
 
 def test_without_the_usual_metric_it_says_what_there_is(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {}, {"metrics": {"val_f1": 0.5}})
-    assert "No completed run has val/acc; there are val_f1." in collect(tmp_path).to_markdown()
-    assert "| 0.5000" in collect(tmp_path, metric="val_f1").to_markdown()
+    assert "No completed run has val/acc; there are val_f1." in read_table(tmp_path).to_markdown()
+    assert "| 0.5000" in read_table(tmp_path, metric="val_f1").to_markdown()
 
 
 # ----------------------------------------------------------------------------------- swept keys
@@ -250,7 +250,7 @@ def test_it_finds_what_was_swept(
 ) -> None:
     for number, overrides in enumerate(jobs):
         write_run(tmp_path / f"{number}-job", overrides, completed(0.9 - 0.1 * number))
-    table = collect(tmp_path)
+    table = read_table(tmp_path)
     assert table.swept == tuple(expected)
     found = [list(values) for values in zip(*(g.options for g in table.groups), strict=True)]
     assert found == list(expected.values())
@@ -263,7 +263,7 @@ def test_prefixes_of_overrides(tmp_path: Path) -> None:
         (run / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump([text]))
     config = tmp_path / "1" / ".hydra" / "config.yaml"
     config.write_text(yaml.safe_dump({**CONFIG, "callbacks": {}}))
-    assert collect(tmp_path).swept == ("optimizer.nesterov", "callbacks.gap")
+    assert read_table(tmp_path).swept == ("optimizer.nesterov", "callbacks.gap")
     assert column(tmp_path, "callbacks.gap") == ["GeneralizationGap", "", "GeneralizationGap"]
     assert column(tmp_path, "optimizer.nesterov") == ["true", "", ""]
 
@@ -273,7 +273,7 @@ def test_a_search_over_continuous_keys(tmp_path: Path) -> None:
     for number, lr in enumerate([0.123456789, 0.12345999, 0.0199999999999]):
         overrides = {"optimizer.lr": lr, "optimizer.weight_decay": 10.0**-number}
         write_run(tmp_path / f"{number}", overrides, completed(0.9 - number / 100))
-    text = collect(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
     assert [line.split()[1:4] for line in text.splitlines() if line.startswith("| 0")] == [
         ["0.123457", "|", "1"],
         ["0.12346", "|", "0.1"],
@@ -287,14 +287,14 @@ def test_runs_without_a_configuration_differ_by_their_facts(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         result = {"schedule": schedule, "seed": seed, **FACTS, "fit_seconds": seed}
         (tmp_path / name / "result.json").write_text(json.dumps(result))
-    table = collect(tmp_path)
+    table = read_table(tmp_path)
     assert table.swept == ("schedule",)
     assert [len(group.runs) for group in table.groups] == [2, 1]
     for name in "abc":  # or by their command line, where they have written it
         path = tmp_path / name / "result.json"
         given = {"overrides": [f"seed={name}", f"width={name > 'a'}"]}
         path.write_text(json.dumps(json.loads(path.read_text()) | given))
-    assert collect(tmp_path).swept == ("width",)
+    assert read_table(tmp_path).swept == ("width",)
 
 
 def test_facts_that_differ_are_columns(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_facts_that_differ_are_columns(tmp_path: Path) -> None:
         facts = {"world_size": devices, "effective_batch_size": 64 * devices, "steps": 9 - number}
         run = write_run(tmp_path / f"{number}", {"seed": number}, completed(0.5, **facts))
         (run / ".hydra" / "overrides.yaml").write_text(f"- trainer.devices={devices}\n")
-    lines = collect(tmp_path).to_markdown().splitlines()
+    lines = read_table(tmp_path).to_markdown().splitlines()
     assert "world size" not in lines[2]
     heading, _, one, two = (line.split(" | ") for line in lines if line.startswith("|"))
     assert [cell.strip() for cell in heading[3:6]] == [
@@ -331,7 +331,7 @@ def test_how_numbers_are_written(
 ) -> None:
     for seed, value in enumerate(values):
         write_run(tmp_path / f"{seed}", {"seed": seed}, {"metrics": {metric: value}})
-    assert f"| {cell} " in collect(tmp_path, metric=metric).to_markdown()
+    assert f"| {cell} " in read_table(tmp_path, metric=metric).to_markdown()
 
 
 def test_a_cell_of_fewer_runs_than_its_row_says_of_how_many(tmp_path: Path) -> None:
@@ -340,7 +340,7 @@ def test_a_cell_of_fewer_runs_than_its_row_says_of_how_many(tmp_path: Path) -> N
             {"test/acc": test} if test else {}
         )
         write_run(tmp_path / f"{seed}-seed={seed}", {"seed": seed}, {"metrics": metrics})
-    text = collect(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
     assert "| 3 | 91.00 ± 1.00 | 80.00 ± 0.00 (n=2) | 0.4000 ± 0.1414 (n=2) |" in text
     assert "In no mean, because it is not finite or not known:\n\n- `1-seed=1`: val/loss\n" in text
 
@@ -348,7 +348,7 @@ def test_a_cell_of_fewer_runs_than_its_row_says_of_how_many(tmp_path: Path) -> N
 def test_a_cycle_that_was_cut_short_is_said(tmp_path: Path) -> None:
     result = completed(0.9, steps=43, reason="cut short by max_time")
     write_run(tmp_path / "0-seed=0", {"seed": 0}, result)
-    text = collect(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
     assert "1 job: 1 completed." in text
     assert "- `0-seed=0`: completed after 43 of 100 steps: cut short by max_time" in text
 
@@ -356,15 +356,15 @@ def test_a_cycle_that_was_cut_short_is_said(tmp_path: Path) -> None:
 def test_a_seed_that_counts_twice_is_said(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / name, {"seed": 4}, completed(0.5))
-    assert "share a seed" in collect(tmp_path).to_markdown()
+    assert "share a seed" in read_table(tmp_path).to_markdown()
     (tmp_path / "b" / "result.json").unlink()
-    assert "share a seed" not in collect(tmp_path).to_markdown()
+    assert "share a seed" not in read_table(tmp_path).to_markdown()
 
 
 def test_a_pipe_in_a_value_does_not_break_the_table(tmp_path: Path) -> None:
     for data in ("a|b", "c"):
         write_run(tmp_path / data, {"data": data}, completed(0.5))
-    table = [line for line in collect(tmp_path).to_markdown().splitlines() if line[:1] == "|"]
+    table = [line for line in read_table(tmp_path).to_markdown().splitlines() if line[:1] == "|"]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
     assert len(set(map(len, table))) == 1
 
@@ -414,7 +414,7 @@ def test_a_damaged_configuration_is_a_row(tmp_path: Path, name: str, content: st
     run = write_run(tmp_path / "0-a", {"schedule": "step"}, completed(0.5))
     write_run(tmp_path / "1-b", {"schedule": "cosine"}, completed(0.6))
     (run / ".hydra" / f"{name}.yaml").write_text(content)
-    table = collect(tmp_path)
+    table = read_table(tmp_path)
     assert table.swept[0] == "schedule"
     assert column(tmp_path, "schedule") == ["step", "cosine"]
     assert column(tmp_path, "val/acc") == ["0.5", "0.6"]
@@ -425,9 +425,9 @@ def test_a_run_without_its_configuration_makes_no_column(tmp_path: Path) -> None
         overrides = {"schedule": schedule, "optimizer.lr": 0.3}
         write_run(tmp_path / f"{number}", overrides, completed(0.5))
     shutil.rmtree(tmp_path / "1" / ".hydra")
-    assert collect(tmp_path).swept == ()
+    assert read_table(tmp_path).swept == ()
     write_run(tmp_path / "2", {"schedule": "constant", "optimizer.lr": 0.3}, completed(0.5))
-    assert collect(tmp_path).swept == ("schedule",)
+    assert read_table(tmp_path).swept == ("schedule",)
     assert column(tmp_path, "schedule") == ["step", "cosine", "constant"]
 
 
@@ -436,21 +436,21 @@ def test_range_tests(tmp_path: Path) -> None:
         result = {"status": "completed", "metrics": {"lr_find/max_lr": peak}, "overrides": ["a=1"]}
         run = write_run(tmp_path / f"{number}", {"optimizer.weight_decay": 0.1 * number}, "")
         (run / "result.json").write_text(json.dumps(result))
-    text = collect(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
     assert [line.split() for line in text.splitlines() if line.startswith("| 0")] == [
         ["|", "0", "|", "1", "|", "0.2500", "|"],
         ["|", "0.1", "|", "1", "|", "|"],
         ["|", "0.2", "|", "1", "|", "0.5000", "|"],
     ]
     assert "standard deviation.\n" in text
-    assert list(rows(collect(tmp_path).to_csv())[0]) == [
+    assert list(rows(read_table(tmp_path).to_csv())[0]) == [
         *("job", "optimizer.weight_decay", "seed", "lr_find/max_lr", "status", "reason")
     ]
 
 
 def test_a_test_that_failed_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "0-a", {}, completed(0.5, reason="RuntimeError: no"))
-    text = collect(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
     assert text.startswith("1 job: 1 completed.\n")
     assert "Completed, but:\n\n- `0-a`: completed after 100 of 100 steps: RuntimeError: no" in text
 
@@ -462,7 +462,7 @@ def test_any_directory_with_runs_below(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     assert column(tmp_path, "job") == ["a/0-data.root=/tmp/x", "b/0"]
     assert column(one, "job") == ["x"]
-    assert collect(one).to_markdown().startswith("1 job: 1 completed.\n")
+    assert read_table(one).to_markdown().startswith("1 job: 1 completed.\n")
 
 
 @pytest.mark.parametrize("name", ["missing", "empty", "file"])
@@ -586,7 +586,7 @@ def test_a_sweep_of_hydra_itself(tmp_path: Path) -> None:
     jobs = ["-m", "model=small,large", "model.layers.first=1,3", "seed=1,2", "lr=1e-3"]
     command = [sys.executable, "app.py", *jobs, "hydra.sweep.dir=out"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    table = collect(tmp_path / "out")
+    table = read_table(tmp_path / "out")
     assert table.swept == ("model", "model.layers.first")
     assert {group.options: group.mean("val/acc") for group in table.groups} == {
         ("large", 1): 0.8,
@@ -634,7 +634,7 @@ def labels(figure: Figure) -> list[str]:
 
 
 def test_means_bands_and_what_stopped(curves: Path) -> None:
-    figure = plot_comparison(collect(curves))
+    figure = plot_comparison(read_table(curves))
     assert figure is not None
     best, stopped, second = lines(figure, 0)
     assert best[:3] == (PALETTE[0], "-", [0, 50, 99])
@@ -656,7 +656,7 @@ def test_means_bands_and_what_stopped(curves: Path) -> None:
 def test_seeds_that_logged_at_other_steps_are_compared_where_both_are(tmp_path: Path) -> None:
     for seed, values in enumerate([{0: 0.0, 10: 0.5, 20: 1.0}, {5: 0.5, 15: 0.5}]):
         log(write_run(tmp_path / f"{seed}", {"seed": seed}, completed(0.5)), val_acc=values)
-    figure = plot_comparison(collect(tmp_path))
+    figure = plot_comparison(read_table(tmp_path))
     assert figure is not None
     ((_, _, steps, means),) = lines(figure, 0)
     assert steps == [5, 10, 15]
@@ -670,7 +670,7 @@ def test_of_many_groups_the_best_are_named(tmp_path: Path, count: int, named: in
         accuracy = 0.9 - number / 100
         run = write_run(tmp_path / f"{number}", {"optimizer.lr": number}, completed(accuracy))
         log(run, val_acc={0: 0.1, 9: accuracy})
-    figure = plot_comparison(collect(tmp_path))
+    figure = plot_comparison(read_table(tmp_path))
     assert figure is not None
     colors = [line[0] for line in lines(figure, 0)]
     assert len(set(colors[:named])) == named
@@ -688,7 +688,7 @@ def test_the_picture_is_a_png_of_sane_size(curves: Path) -> None:
 def test_the_axis_is_for_what_comes_after_the_beginning(tmp_path: Path) -> None:
     values = {0: 0.1, 10: 0.6, 40: 0.90, 99: 0.94}
     log(write_run(tmp_path / "0", {}, completed(0.94)), val_acc=values)
-    figure = plot_comparison(collect(tmp_path))
+    figure = plot_comparison(read_table(tmp_path))
     assert figure is not None
     low, high = figure.axes[0].get_ylim()
     assert 89 < low < 90
@@ -701,7 +701,7 @@ def test_a_resumed_run_is_one_curve(tmp_path: Path) -> None:
     (first,) = run.glob("*tfevents*")
     first.rename(run / "events.out.tfevents.1.a")
     log(run, val_acc={10: 0.3, 15: 0.4, 20: float("nan")})
-    (found,) = collect(tmp_path).runs
+    (found,) = read_table(tmp_path).runs
     steps, values = zip(*curve(found, "val/acc"), strict=True)
     assert steps == (0, 5, 10, 15)
     assert values == pytest.approx((0.1, 0.2, 0.3, 0.4))
@@ -711,7 +711,7 @@ def test_events_are_read_as_far_as_they_are_whole(tmp_path: Path) -> None:
     run = write_run(tmp_path / "0", {}, completed(0.5))
     log(run, val_acc=dict.fromkeys(range(100), 0.5))
     (path,) = run.glob("*tfevents*")
-    (found,) = collect(tmp_path).runs
+    (found,) = read_table(tmp_path).runs
     assert len(curve(found, "val/acc")) == 100
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert 40 < len(curve(found, "val/acc")) < 60
@@ -727,7 +727,7 @@ def test_both_ways_to_write_a_scalar_are_read(tmp_path: Path) -> None:
         writer.add_scalar("val/acc", 0.5, 1)
         writer.add_scalar("val/acc", 0.75, 2, new_style=True)
         writer.add_text("val/acc", "no number", 3)
-    (found,) = collect(tmp_path).runs
+    (found,) = read_table(tmp_path).runs
     assert curve(found, "val/acc") == [(1, 0.5), (2, 0.75)]
 
 
@@ -743,7 +743,7 @@ def test_the_options_of_the_groups_are_found_however_they_are_written(
 ) -> None:
     run = write_run(tmp_path, {}, completed(0.5))
     (run / ".hydra" / "hydra.yaml").write_text(content)
-    (found,) = collect(tmp_path).runs
+    (found,) = read_table(tmp_path).runs
     assert found.choices == {"schedule": "step"}
 
 

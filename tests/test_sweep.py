@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from forks import run, start
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
-from lightning_onecycle.sweep.earlier import LOCK, parsed, remember, take_over
 from lightning_onecycle.sweep.job import _is_on_one_device
+from lightning_onecycle.sweep.job_files import LOCK, parsed, remember, take_over
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.queue import in_the_queue
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank

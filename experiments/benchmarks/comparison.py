@@ -133,7 +133,8 @@ def of_regret() -> Iterator[Row]:
     """What a suggestion costs."""
     rows = read(RESULTS / "regret.csv")
     names = {"lightning": "Lightning's Tuner", "fastai valley": "fastai valley, its default"}
-    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m.split()[0] in PEERS]
+    others = {*PEERS, "no"}  # a peer, or no finder
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m.split()[0] in others]
     apart = {task.name for task in regret.TASKS if not task.tuned}
     for kind, group in (
         ("kept apart", [row for row in rows if row["task"] in apart]),

@@ -51,8 +51,13 @@ def measure(jobs: int, epochs: int) -> list[dict[str, Any]]:
     for name, options in LAUNCHERS.items():
         with tempfile.TemporaryDirectory() as folder:
             seconds = clock(
-                *(sys.executable, "train.py", "-m", *options, f"seed=range({jobs})"),
-                *(f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false"),
+                sys.executable,
+                "train.py",
+                "-m",
+                *options,
+                f"seed=range({jobs})",
+                f"trainer.max_epochs={epochs}",
+                "trainer.enable_progress_bar=false",
                 f"hydra.sweep.dir={folder}",
             )
             results = [json.loads(p.read_text()) for p in Path(folder).glob("*/result.json")]

@@ -19,8 +19,7 @@ BEGIN, END = "<!-- python -m experiments.works_with -->", "<!-- end -->"
 
 COLUMNS = (
     "Lightning",
-    "its module",
-    "its scheduler",
+    "its module, scheduler",
     "`OneCycle`",
     "range test",
     "`LRFinder`, `OneCycle`",
@@ -48,19 +47,21 @@ def cells(result: Found) -> dict[str, str]:
     return row | dict(zip(COLUMNS, found, strict=True))
 
 
-def module(found: Found) -> tuple[str, str, str]:
-    """Return the Lightning that a project imports, its module and the schedulers of that."""
+def module(found: Found) -> tuple[str, str]:
+    """Return the Lightning that a project imports, and its module with the schedulers of that."""
     if "error" in found:
-        return failure(found), "", ""
+        return failure(found), ""
     *_, release = found["versions"].values()
-    schedulers = ", ".join(f"`{scheduler['name']}`" for scheduler in found["schedulers"])
-    return f"`{found['lightning']}` {release}", f"`{found['module']}`", schedulers or "none"
+    names = [found["module"], *(scheduler["name"] for scheduler in found["schedulers"])]
+    classes = ", ".join(f"`{name}`" for name in names)
+    return f"`{found['lightning']}` {release}", classes if names[1:] else f"{classes}, no scheduler"
 
 
 def failure(found: Found) -> str:
-    """Return why a phase has failed, short and without what a table would take for a column."""
-    reason = found["error"].replace("|", "\\|")
-    return f"no: {reason if len(reason) <= 200 else reason[:197] + '...'}"
+    """Return why a phase has failed: the class of an exception, or a short reason."""
+    exception = re.match(r"\w+(?:Error|Exception)(?=:)", found["error"])
+    reason = exception[0] if exception else found["error"].replace("|", "\\|")
+    return f"no: {reason if len(reason) <= 100 else reason[:97] + '...'}"
 
 
 def steps(found: Found) -> str:

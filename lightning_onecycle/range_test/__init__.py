@@ -1,9 +1,9 @@
 """The LR range test: the curve it draws, what is read off it, and what it ran under."""
 
-from lightning_onecycle.range_test.collect import check_peak, conditions_of
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.finder import LRFinder
+from lightning_onecycle.range_test.live_conditions import check_peak, conditions_of
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.range_test.tuner import Tuner
 

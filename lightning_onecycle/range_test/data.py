@@ -27,8 +27,8 @@ def check_data(name: str, given: Any) -> None:
     for loader in _each(given):
         if _is_used_up_by_one_pass(loader):
             raise MisconfigurationException(
-                f"{name} must be something that can be gone over more than once, got a"
-                f" {type(loader).__name__}: the training would find it used up."
+                f"{name} must be iterable more than once, got a {type(loader).__name__}: the test"
+                " would leave nothing in it for the training."
             )
     if isinstance(given, DataLoader):
         try:

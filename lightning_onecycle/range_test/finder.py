@@ -12,11 +12,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle import budget as budgets
-from lightning_onecycle._checks import choice, known
+from lightning_onecycle._checks import choice, refuse_unknown_arguments
 from lightning_onecycle.callback import ScheduleCallback
-from lightning_onecycle.range_test.collect import check_peak
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
+from lightning_onecycle.range_test.live_conditions import check_peak
 from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
 from lightning_onecycle.search.result import Search, load_curve_or_search
@@ -87,7 +87,7 @@ class LRFinder(StartsRangeTests):
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"
                 " the two"
             )
-        known("LRFinder", lr_find_arguments, checked)
+        refuse_unknown_arguments("LRFinder", lr_find_arguments, checked)
         for_test = checked(**lr_find_arguments)
         num_training = lr_find_arguments.get("num_training")
         self._options = search_options(search if is_cost else 1.0, None, for_test, num_training)
@@ -129,7 +129,7 @@ class LRFinder(StartsRangeTests):
         if peak is None:
             rank_zero_warn(f"{reason}.")
             # Not a warning: Python shows one of the same text once, and a finder may be shared.
-            rank_zero_info(f"{type(callback).__name__} trains at the peak that it has by itself.")
+            rank_zero_info(f"{type(callback).__name__} trains at its own peak.")
         else:
             rank_zero_info(f"The peak is {peak:.3g}: {reason}.")
             self._lend(callback, peak)
@@ -165,8 +165,8 @@ class LRFinder(StartsRangeTests):
     def _find(self, trainer: Trainer, pl_module: LightningModule) -> LRCurve | Search:
         if trainer.strategy.restore_checkpoint_after_setup:
             raise MisconfigurationException(
-                f"LRFinder cannot copy a module that {type(trainer.strategy).__name__} has taken"
-                " apart: call Tuner(trainer).lr_find before fit, and give it as LRFinder(curve)."
+                f"LRFinder cannot copy a module that {type(trainer.strategy).__name__} has sharded:"
+                " call Tuner(trainer).lr_find before fit, and give the curve as LRFinder(curve)."
             )
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         loop = trainer.fit_loop
@@ -188,8 +188,8 @@ class LRFinder(StartsRangeTests):
         if len(found) != 1 or callbacks.index(found[0]) < callbacks.index(self):
             problem = "it stands before" if len(found) == 1 else f"there are {len(found)}"
             raise MisconfigurationException(
-                "LRFinder needs one ScheduleCallback (or OneCycle) behind it in the trainer's"
-                f" callbacks, to hand its peak to, and {problem}."
+                "LRFinder needs one ScheduleCallback (or OneCycle) after it in the trainer's"
+                f" callbacks, which trains at the peak, and {problem}."
             )
         return found[0]
 

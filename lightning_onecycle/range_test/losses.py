@@ -11,7 +11,12 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 _VALIDATION_LOSSES = (
-    *("val_loss", "val/loss", "valid_loss", "valid/loss", "validation_loss", "validation/loss"),
+    "val_loss",
+    "val/loss",
+    "valid_loss",
+    "valid/loss",
+    "validation_loss",
+    "validation/loss",
     "loss",
 )
 

@@ -58,7 +58,8 @@ def plot_lr_curve(curve: LRCurve, suggest: bool = False, ax: Axes | None = None)
     ax.plot(curve.lrs, levels, color=_BLUE, linewidth=1.8, label="training loss, smoothed")
     if curve.val_lrs:
         ax.plot(
-            *(curve.val_lrs, curve.val_losses),
+            curve.val_lrs,
+            curve.val_losses,
             color=_VERMILION,
             linestyle=_DASHED,
             linewidth=1.4,
@@ -166,7 +167,9 @@ def _mark_suggestions(ax: Axes, curve: LRCurve) -> None:
     if peak.lr is None:
         text = textwrap.fill(f"no suggestion: {peak.reason}", 75)
         ax.text(
-            *(0.02, 0.97, text),
+            0.02,
+            0.97,
+            text,
             transform=ax.transAxes,
             va="top",
             fontsize="small",
@@ -197,7 +200,9 @@ def _mark_suggestions(ax: Axes, curve: LRCurve) -> None:
         if lr is not None:
             nearest = min(levels, key=lambda rate: abs(math.log(rate / lr)))
             ax.plot(
-                *(lr, levels[nearest], marker),
+                lr,
+                levels[nearest],
+                marker,
                 color="black",
                 markersize=6,
                 markeredgecolor="white",
@@ -225,7 +230,8 @@ def dress_legend(ax: Axes) -> None:
     """Put the legend above the axes, in as many columns as fit in."""
     handles, labels = ax.get_legend_handles_labels()
     ax.legend(
-        *(handles, labels),
+        handles,
+        labels,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
         ncols=max(min(len(labels), 88 // (6 + max(map(len, labels)))), 1),

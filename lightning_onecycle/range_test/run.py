@@ -44,10 +44,22 @@ class StartsRangeTests(_lightning.Callback):
 # Those that end a run, litter, time or measure it, or write the learning rate or the weights of its
 # end. All others take part: they are conditions of the training.
 _LEFT_OUT = (
-    *(Checkpoint, EarlyStopping, SpikeDetection, StopOnDivergence, Timer),
-    *(ProgressBar, ModelSummary, RunRecord, Measurement),
-    *(LearningRateMonitor, DeviceStatsMonitor, ThroughputMonitor),
-    *(LearningRateFinder, BatchSizeFinder, ScheduleCallback, StochasticWeightAveraging),
+    Checkpoint,
+    EarlyStopping,
+    SpikeDetection,
+    StopOnDivergence,
+    Timer,
+    ProgressBar,
+    ModelSummary,
+    RunRecord,
+    Measurement,
+    LearningRateMonitor,
+    DeviceStatsMonitor,
+    ThroughputMonitor,
+    LearningRateFinder,
+    BatchSizeFinder,
+    ScheduleCallback,
+    StochasticWeightAveraging,
     StartsRangeTests,
 )
 

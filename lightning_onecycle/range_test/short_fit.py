@@ -104,8 +104,8 @@ class ShortFit(Callback):
         if len(optimizers) != 1 or not optimizers[0].param_groups:
             raise MisconfigurationException(
                 f"An LR range test needs one optimizer, and {type(pl_module).__name__}."
-                f"configure_optimizers returned {_named(optimizers)}. Test a module that has only"
-                " the one whose learning rate you want to know."
+                f"configure_optimizers returned {_named(optimizers)}. Test a module that has one"
+                " optimizer."
             )
         with self.callbacks_of_the_training(trainer):
             for callback in self.left_out:

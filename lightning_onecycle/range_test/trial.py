@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 
 from lightning_onecycle._writer import writer_of
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.range_test.collect import conditions_of
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.live_conditions import conditions_of
 from lightning_onecycle.range_test.losses import logged_losses, mean_over_ranks
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.stopping import Divergence

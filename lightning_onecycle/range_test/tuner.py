@@ -12,7 +12,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from lightning_onecycle._checks import known
+from lightning_onecycle._checks import refuse_unknown_arguments
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
@@ -175,7 +175,7 @@ class Tuner:
             >>> [probe.steps for probe in search.probes], search.steps <= 64
             ([16, 16, 16], True)
         """
-        known("search", lr_find_arguments, checked)
+        refuse_unknown_arguments("search", lr_find_arguments, checked)
         for_test = checked(schedule=schedule, **lr_find_arguments)
         options = search_options(cost, file, for_test, lr_find_arguments.get("num_training"))
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
@@ -196,7 +196,7 @@ class Tuner:
         strategy = self.trainer.strategy
         if strategy.restore_checkpoint_after_setup and strategy.lightning_module is model:
             raise MisconfigurationException(
-                f"lr_find cannot copy a module that {type(strategy).__name__} has taken apart: call"
+                f"lr_find cannot copy a module that {type(strategy).__name__} has sharded: call"
                 " it before fit, or with a new trainer and a new module."
             )
         if isinstance(train_dataloaders, of_either_lightning(LightningDataModule)):

@@ -1,4 +1,4 @@
-"""What runs leave on disk, and what a sweep's runs come to."""
+"""Results of runs on disk, and the table of a sweep's runs."""
 
 from lightning_onecycle.report.divergence import Diverged, StopOnDivergence
 from lightning_onecycle.report.record import (
@@ -8,7 +8,7 @@ from lightning_onecycle.report.record import (
     record_failure,
     write_result,
 )
-from lightning_onecycle.report.table import Table, collect, write_results
+from lightning_onecycle.report.table import Table, read_table, write_results
 
 __all__ = [
     "Diverged",
@@ -16,8 +16,8 @@ __all__ = [
     "Status",
     "StopOnDivergence",
     "Table",
-    "collect",
     "read_result",
+    "read_table",
     "record_failure",
     "write_result",
     "write_results",

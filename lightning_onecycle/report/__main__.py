@@ -1,4 +1,4 @@
-"""``python -m lightning_onecycle.report DIR``: a sweep's table again, from what is on disk."""
+"""``python -m lightning_onecycle.report DIR``: prints and writes the table of a sweep again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_onecycle.report.table import collect, write_results
+from lightning_onecycle.report.table import read_table, write_results
 
 _PROGRAM = "python -m lightning_onecycle.report"
 _FILES = ("results.csv", "results.md", "results.png")
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # "±" is not in every terminal's alphabet
         sys.stdout.reconfigure(errors="replace")
     try:
-        table = collect(**options)
+        table = read_table(**options)
     except (OSError, ValueError) as error:
         sys.exit(f"{_PROGRAM}: {error}")
     print(table.to_markdown())

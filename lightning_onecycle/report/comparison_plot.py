@@ -72,7 +72,7 @@ def plot_comparison(table: Table) -> Figure | None:
 
 
 def _colored(groups: Sequence[Group]) -> list[tuple[Group, str]]:
-    """Give each group a colour, or the best ten where there are more than colours."""
+    """Give each group a colour; if there are more groups than colours, only the best ten."""
     named = len(groups) if len(groups) <= len(_COLORS) else _NAMED
     colors = [*_COLORS[:named], *[_REST] * (len(groups) - named)]
     return list(zip(groups, colors, strict=True))
@@ -108,7 +108,7 @@ def _over_runs(curves: Sequence[Points]) -> tuple[NDArray[Any], ...]:
 
 
 def _look_closer(ax: Axes, curves: Sequence[Points]) -> None:
-    """Leave out of the vertical axis the steep beginning, which every run has."""
+    """Choose vertical limits without the steep start, which every run has."""
     late = [v for points in curves for k, v in points if k >= _AFTER * points[-1][0]]
     if late and min(late) < max(late):
         margin = 0.06 * (max(late) - min(late))
@@ -128,7 +128,7 @@ def _dress(ax: Axes) -> None:
 
 
 def _legend(figure: Figure, table: Table) -> int:
-    """Name the colours above the panels; return in how many rows."""
+    """Draw the legend above the panels; return its number of rows."""
     from matplotlib.lines import Line2D
 
     colored = _colored(table.groups)

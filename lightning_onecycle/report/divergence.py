@@ -1,4 +1,4 @@
-"""End a run whose loss is no longer a number, and say so."""
+"""End a run whose loss is not finite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_onecycle._lightning import Callback
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer finite."""
+    """The loss is not finite."""
 
 
 class StopOnDivergence(Callback):
@@ -28,7 +28,7 @@ class StopOnDivergence(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss."""
+        """Raise `Diverged` if the loss is not finite."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
         if loss is not None and batch_idx % every == 0 and not torch.isfinite(loss).all():

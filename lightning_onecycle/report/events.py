@@ -65,7 +65,7 @@ def _scalars(path: Path) -> dict[str, Points]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """Yield what TensorBoard's writer has written, as far as it is whole.
+    """Yield the complete records of TensorBoard's writer.
 
     A record is its length, 8 bytes, a checksum of it, 4, the data, and a checksum of them, 4.
     TensorBoard computes the checksums in Python, which takes nine tenths of the time of reading.

@@ -1,4 +1,4 @@
-"""A sweep's table as Markdown, to be read in a terminal as well as on a page."""
+"""A sweep's table as Markdown, for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DONE = {"steps"}
 
 
 class Column(NamedTuple):
-    """A heading and a cell for each group; what is said once where all cells are the same."""
+    """A heading, a cell for each group, and a sentence for the case that all cells are the same."""
 
     heading: str
     cells: list[str]
@@ -66,7 +66,7 @@ def percent(metric: str) -> bool:
 
 
 def labels(values: Sequence[Any]) -> list[str]:
-    """Return each value in as few digits as tell them apart, at least four.
+    """Return each value with the fewest digits that distinguish them, at least four.
 
     Example:
         >>> labels([0.1, 0.0123456789, "sgd"]), labels([0.123451, 0.123452])
@@ -87,7 +87,7 @@ def options(table: Table) -> list[list[str]]:
 
 
 def mean_and_std(group: Group, metric: str) -> str:
-    """Return mean ± sample standard deviation, as far as there are enough completed runs.
+    """Return mean ± sample standard deviation, or less if there are too few completed runs.
 
     Where not all of them have a value, it says how many have.
     """
@@ -140,7 +140,7 @@ def _shown_metrics(table: Table) -> list[str]:
 
 
 def _differs(column: Column, groups: Sequence[Group]) -> bool:
-    """Return whether the cells differ; nothing is no difference where nothing is completed."""
+    """Return whether the cells differ, apart from empty cells of groups without a completed run."""
     cells = zip(column.cells, groups, strict=True)
     return len({cell for cell, group in cells if cell or group.completed}) > 1
 
@@ -167,7 +167,7 @@ def _count(runs: Sequence[Run]) -> str:
 
 
 def _same(table: Table, columns: Sequence[Column]) -> str:
-    """Say what all runs have in common: what was chosen, and what is no column for that reason."""
+    """Return a sentence with the options and values that all runs have in common."""
     first = next((run for run in table.runs if run.configured), table.runs[0])
     left_out = (*table.swept, "seed", "logger")
     keys = [key for key in (*first.choices, *first.overrides) if key not in left_out]
@@ -178,7 +178,7 @@ def _same(table: Table, columns: Sequence[Column]) -> str:
 
 
 def _order(table: Table) -> str:
-    """Say what the numbers are, and which comes first."""
+    """Return a sentence about the numbers and their order."""
     known = dict.fromkeys(name for run in table.runs if run.completed for name in run.metrics)
     if not known:
         return ""
@@ -203,7 +203,7 @@ def _repeated_seed(group: Group) -> bool:
 
 
 def _story(run: Run) -> str:
-    """Say in one line how a run ended, and why."""
+    """Return one line: how a run ended, and why."""
     steps, total = run.facts.get("steps"), run.facts.get("total_steps")
     end = f"{run.status} after {steps} of {total} steps" if steps and total else run.status
     reason = (run.reason or "").removeprefix(f"{run.status.capitalize()}: ")

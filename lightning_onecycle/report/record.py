@@ -1,4 +1,4 @@
-"""``result.json``: what a run was, how far it came and how it ended."""
+"""``result.json``: the settings of a run, its progress, and how it ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CUT = "cut short"
 
 
 class RunRecord(Callback):
-    """Keep ``result.json`` true at every moment of a run.
+    """Keep ``result.json`` up to date during a run.
 
     It is written when training starts, after each epoch, after testing and at the end, whatever
     the end is. Until the run has ended otherwise it says ``"interrupted"``, which is then what a
@@ -79,11 +79,11 @@ class RunRecord(Callback):
         return {"fit_seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Take the seconds that earlier parts of the run have spent."""
+        """Load the seconds of earlier parts of the run."""
         self._seconds_before = state_dict["fit_seconds"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take what an earlier part of the run has written, where this one goes on from it."""
+        """Read the file of an earlier part of the run, if this one continues it."""
         self._started, self.result = None, {}
         if trainer.ckpt_path is not None and self.path.is_file():
             try:
@@ -97,7 +97,7 @@ class RunRecord(Callback):
         self._update(trainer, "interrupted", RUNNING)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write how far the run has come."""
+        """Write the progress."""
         self._update(trainer, "interrupted", RUNNING)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,7 +105,7 @@ class RunRecord(Callback):
         self._update(trainer, *self._end(trainer))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add what was measured at the end of training, by callbacks behind this one."""
+        """Add the metrics that later callbacks logged at the end of training."""
         if self._started is None:  # it was at its end when it was resumed
             if not is_complete(self.result) and self.result.get("status") != "diverged":
                 self._update(trainer, *self._end(trainer))
@@ -147,7 +147,7 @@ class RunRecord(Callback):
             self._write(trainer)
 
     def _end(self, trainer: Trainer) -> tuple[Status, str | None]:
-        """Return what has become of a training that has come to its end."""
+        """Return the status of a training that has ended."""
         for name, value in trainer.callback_metrics.items():
             if "val" in name and "loss" in name and not math.isfinite(value):
                 return "diverged", f"{name} is {float(value)} at the end of training"
@@ -235,7 +235,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def record_failure(path: Path, reason: str, *, status: Status = "failed", **facts: Any) -> None:
-    """Write why a run has ended where it could not do so itself.
+    """Write why a run has ended, if the run could not.
 
     Args:
         path: Its ``result.json``. What the run has written there of its own end stays.

@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: a directory with ``result.json``, or with the configuration of one."""
+"""Runs on disk: directories with a ``result.json`` or the configuration of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Run:
-    """What one run was, how it ended, and how it was configured.
+    """A run: its facts, how it ended, and its configuration.
 
     Args:
         job: The name of its directory, below the one that was asked for.
@@ -90,7 +90,7 @@ class Run:
 
 
 def read_runs(directory: str | Path) -> tuple[Run, ...]:
-    """Read each run at or below a directory; what is missing or damaged is said in its reason.
+    """Read each run at or below a directory; its reason says what is missing or damaged.
 
     Args:
         directory: A sweep's, a single run's, or one that holds some of these.
@@ -183,7 +183,7 @@ def _yaml(path: Path) -> Any:
 
 
 def _result(path: Path) -> tuple[dict[str, Any], str | None]:
-    """Return what ``result.json`` says, or nothing and what is wrong with it."""
+    """Return the content of ``result.json``, or an empty dict and the problem."""
     try:
         result = _json(path)
     except FileNotFoundError:
@@ -242,7 +242,7 @@ def _finite(value: Any) -> float | None:
 
 
 def text(value: Any) -> str:
-    """Return a value as one writes it on the command line; nothing for None.
+    """Return a value as on the command line; an empty string for None.
 
     Example:
         >>> [text(value) for value in (0.1, 2.0, True, None, [256, 128], "sgd")]

@@ -1,4 +1,4 @@
-"""What the runs of a sweep came to, one by one and grouped over their seeds."""
+"""The table of a sweep's runs, one by one and grouped over their seeds."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ from lightning_onecycle.report.runs import Run, read_runs, text
 _LOCK = ".results.lock"
 # What `RunRecord` finds out by itself: it does not tell runs apart.
 _MEASURED = {
-    *("total_steps", "steps", "max_lr", "world_size", "effective_batch_size"),
-    *("epochs", "fit_seconds", "steps_per_second"),
+    "total_steps",
+    "steps",
+    "max_lr",
+    "world_size",
+    "effective_batch_size",
+    "epochs",
+    "fit_seconds",
+    "steps_per_second",
 }
 
 
@@ -46,7 +52,7 @@ class Group:
 
     @property
     def completed(self) -> tuple[Run, ...]:
-        """The runs that came to their end; the others count for no mean."""
+        """The completed runs; the others are in no mean."""
         return tuple(run for run in self.runs if run.completed)
 
     def values(self, metric: str) -> list[float]:
@@ -67,7 +73,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """What the runs of a sweep came to.
+    """The table of a sweep's runs.
 
     Args:
         directory: Where the runs are.
@@ -112,7 +118,7 @@ class Table:
         return markdown(self)
 
 
-def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = False) -> Table:
+def read_table(directory: str | Path, *, metric: str = "val/acc", lowest: bool = False) -> Table:
     """Read the runs at or below a directory and group them over their seeds.
 
     Args:
@@ -132,7 +138,7 @@ def collect(directory: str | Path, *, metric: str = "val/acc", lowest: bool = Fa
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as directory:
         ...     _ = Path(directory, "result.json").write_text('{"status": "completed"}')
-        ...     print(collect(directory).to_markdown().splitlines()[0])
+        ...     print(read_table(directory).to_markdown().splitlines()[0])
         1 job: 1 completed.
     """
     runs = read_runs(directory)
@@ -204,7 +210,7 @@ def write_results(
     directory = Path(directory)
     read_runs(directory)  # no lock is left where there is nothing to write
     with FileLock(directory / _LOCK):
-        table = collect(directory, metric=metric, lowest=lowest)
+        table = read_table(directory, metric=metric, lowest=lowest)
         write_whole(directory / "results.csv", table.to_csv())
         write_whole(directory / "results.md", table.to_markdown())
         if plot:

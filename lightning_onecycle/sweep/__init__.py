@@ -1,4 +1,4 @@
-"""Hydra sweeps that are right on several devices and lose nothing.
+"""Hydra sweeps that work on several devices and continue after interruptions.
 
 Decorate the function that ``hydra.main`` runs, and list `Sweep` under ``hydra.callbacks``::
 
@@ -13,7 +13,7 @@ written as jobs end.
 """
 
 from lightning_onecycle.sweep.callback import Sweep
-from lightning_onecycle.sweep.earlier import JobFailed
 from lightning_onecycle.sweep.job import Job, job, swept
+from lightning_onecycle.sweep.job_files import JobFailed
 
 __all__ = ["Job", "JobFailed", "Sweep", "job", "swept"]

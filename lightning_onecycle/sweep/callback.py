@@ -1,4 +1,4 @@
-"""What a sweep does before its first job and after its last."""
+"""The Hydra callback of a sweep: before its first job, and after its last."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle.report import collect, read_result, write_results
-from lightning_onecycle.sweep.earlier import CHECKPOINT, LOCK, RESULT, is_over
+from lightning_onecycle.report import read_result, read_table, write_results
+from lightning_onecycle.sweep.job_files import CHECKPOINT, LOCK, RESULT, is_over
 from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
 from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
@@ -58,7 +58,7 @@ class Sweep(Callback):
             config.hydra.output_subdir = None  # The record stays that of the run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse it for a sweep, or if another sweep is at work in it; look after its jobs."""
+        """Refuse a directory that another sweep uses, and watch over the jobs."""
         launch = Launch.of_this_process()
         if launch is not None and launch.processes > 1:
             sys.exit(
@@ -165,7 +165,7 @@ def _say_what_is_left(root: Path, statuses: list[str], jobs: int) -> None:
 
 def _print_table(root: Path, jobs: int = 0) -> None:
     try:
-        table = collect(root)
+        table = read_table(root)
     except FileNotFoundError:
         print(f"no job of {root} has begun", flush=True)
         return

@@ -1,4 +1,4 @@
-"""What a command line needs to compose a run's configuration again."""
+"""Flags and options that compose a run's configuration again."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from hydra.conf import HydraConf
 _FLAGS = {"main": "--config-path", "command-line": "--config-dir"}
 # They say where a run is and what started it, not what it is.
 _OF_THE_START = (
-    *("hydra.mode", "hydra.sweep", "hydra/sweeper", "hydra.launcher", "hydra/launcher"),
-    *("hydra.run.dir", "hydra.output_subdir"),
+    "hydra.mode",
+    "hydra.sweep",
+    "hydra/sweeper",
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.run.dir",
+    "hydra.output_subdir",
 )
 
 

@@ -1,4 +1,4 @@
-"""One job of a sweep: whether it is to be run, where, and what it has come to."""
+"""One job of a sweep: whether it has to run, where it runs, and its result."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from lightning_onecycle.report import (
     write_results,
 )
 from lightning_onecycle.report.record import STARTING
-from lightning_onecycle.sweep import earlier
+from lightning_onecycle.sweep import job_files
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
-from lightning_onecycle.sweep.earlier import CHECKPOINT, GIVEN, RESULT, JobFailed
+from lightning_onecycle.sweep.job_files import CHECKPOINT, GIVEN, RESULT, JobFailed
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.processes import (
     can_fork,
@@ -127,26 +127,26 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called below the sweep's directory."""
+        """The name of its directory below that of the sweep."""
         return str(self.directory.relative_to(self.root))
 
     @property
     def result(self) -> dict[str, Any]:
-        """What it has left, or nothing."""
+        """The content of its ``result.json``, or an empty dict."""
         return read_result(self.directory / RESULT)
 
     @property
     def is_over(self) -> bool:
         """Whether it has come to an end that another run would only repeat."""
-        return earlier.is_over(self.result)
+        return job_files.is_over(self.result)
 
     @property
     def can_go_on(self) -> bool:
-        """Whether it has left a checkpoint."""
+        """Whether it has a checkpoint."""
         return (self.directory / CHECKPOINT).is_file()
 
     def run(self, task: Task, cfg: DictConfig, share: Task | None = None) -> float | None:
-        """Run it, unless it is over; return its metric.
+        """Run the job unless it is over; return its metric.
 
         Args:
             task: What `job` has decorated.
@@ -160,8 +160,8 @@ class Job:
         if rank is not None:
             return self._run_as_a_rank(rank, task, cfg)
         with self._alone():
-            earlier.take_over(self.directory, self.root, self.overrides)
-            earlier.refuse_other_options(self.directory, self.name, self.overrides)
+            job_files.take_over(self.directory, self.root, self.overrides)
+            job_files.refuse_other_options(self.directory, self.name, self.overrides)
             if self.is_over:
                 log.info(f"{self.name}: {self.result['status']} before, not run again")
                 return self.outcome()
@@ -218,16 +218,16 @@ class Job:
                 cfg.resume = str(self.directory)
         if rank:
             return  # the first sees to the files
-        earlier.remember(self.directory, self.overrides)
+        job_files.remember(self.directory, self.overrides)
         if not self.can_go_on:
-            earlier.start_anew(self.directory)
+            job_files.start_anew(self.directory)
         elif self.result:  # should it end before it can say so itself
             write_result(self.directory / RESULT, self.result | {"reason": STARTING})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
         take_rank()
         with self._alone():
-            earlier.refuse_other_options(self.directory, self.name, self.overrides)
+            job_files.refuse_other_options(self.directory, self.name, self.overrides)
             if not self.is_over:
                 self._prepare(cfg, rank)
                 try:

@@ -1,4 +1,4 @@
-"""One process at a time at work in a directory."""
+"""A lock, so that one process at a time works in a directory."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def fit_to_be_forked() -> Iterator[None]:
 
 
 class End(NamedTuple):
-    """How a job's process has ended.
+    """How the process of a job ended.
 
     Attributes:
         code: Its exit code; that of one that was killed is the signal's number, negative.

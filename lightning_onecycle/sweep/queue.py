@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from lightning_onecycle.sweep.earlier import JobFailed
+from lightning_onecycle.sweep.job_files import JobFailed
 
 _SECONDS_BETWEEN_QUESTIONS = 10.0
 _SECONDS_FOR_FILES = 5.0  # until a result is seen on another machine

@@ -1,4 +1,4 @@
-"""What an earlier sweep has left in a sweep's directory."""
+"""The files in a job's directory by which a later sweep continues it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHECKPOINT = Path("checkpoints", "last.ckpt")
 
 
 class JobFailed(CompactHydraException):
-    """A job of a sweep has not come to its end. The others go on, and Hydra ends with the first."""
+    """A job of a sweep has failed. The others run, and Hydra then raises the first failure."""
 
 
 def is_over(result: Mapping[str, Any]) -> bool:
@@ -35,12 +35,12 @@ def is_over(result: Mapping[str, Any]) -> bool:
 
 
 def remember(directory: Path, overrides: Sequence[str]) -> None:
-    """Keep what a job is given, for a later sweep in the same directory."""
+    """Write the options of a job, for a later sweep in the same directory."""
     write_result(directory / GIVEN, {"overrides": list(overrides)})
 
 
 def start_anew(directory: Path) -> None:
-    """Remove what a run that came to no checkpoint has left, so that nothing is there twice."""
+    """Remove the files of a run without a checkpoint, so that nothing is there twice."""
     for path in (directory / RESULT, *directory.glob("events.out.tfevents.*")):
         path.unlink(missing_ok=True)
 
@@ -141,5 +141,5 @@ def _is_of_a_sweep(directory: Path) -> bool:
 
 
 def listed(options: set[str]) -> str:
-    """Return options as a message names them."""
+    """Return options as text for a message."""
     return ", ".join(sorted(options)) or "anything else"

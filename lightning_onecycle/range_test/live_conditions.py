@@ -26,8 +26,14 @@ from lightning_onecycle.search.result import Search
 
 # What schedulers leave in a group, and what is written down by itself.
 _NOT_A_SETTING = {
-    *("params", "lr", "learning_rate", "initial_lr", "max_lr", "min_lr"),
-    *("base_momentum", "max_momentum"),
+    "params",
+    "lr",
+    "learning_rate",
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "base_momentum",
+    "max_momentum",
 }
 _NO_MATTER = {"num_workers", "pin_memory", "persistent_workers", "root", "data_dir", "download"}
 
@@ -117,8 +123,8 @@ def check_peak(
     if refused and not allow_differences:
         listed = "".join(f"\n  {line}" for line in refused)
         raise MisconfigurationException(
-            f"The peak was found under other conditions than it is to be used in:{listed}\nMeasure"
-            " a curve under these, as a new LRFinder() does, or use the peak as it is with"
+            f"The peak was found under other conditions than those of this training:{listed}\nRun"
+            " a range test under these conditions, as a new LRFinder() does, or use the peak with"
             " allow_differences=True."
         )
     if refused or told:
