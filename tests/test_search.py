@@ -134,8 +134,8 @@ def test_peaks_go_down_by_half_decades_as_long_as_the_lowest_is_the_best():
 def test_a_higher_peak_is_tried_only_where_the_highest_is_clearly_better():
     assert rounded([made(1.0, 1.0), made(0.316, 1.1)]) == 3.162
     assert rounded([made(1.0, 1.0, 0.5), made(0.316, 1.1, -0.5)]) == 0.562
-    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.06, pairs=2)]) == 3.162
-    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.04, pairs=2)]) == 0.562
+    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.03, pairs=2)]) == 3.162
+    assert rounded([trained(1.0, 1.0, pairs=2), trained(0.316, 1.01, pairs=2)]) == 0.562
     behind = made(0.316, 1.1, stopped="behind after half of the steps")
     assert rounded([made(1.0, 1.0), behind]) == 3.162
 
@@ -164,12 +164,6 @@ def test_the_peak_falls_with_the_length_of_the_training():
     assert answer(*probes, total=200).reason.startswith("0.76 of 1, for the training is longer")
 
 
-def test_the_highest_of_the_probes_is_the_peak_where_it_is_the_best():
-    lr, reason = answer(trained(1.0, 1.0), trained(0.3, 2.0), total=200)
-    assert lr == 1.0
-    assert reason == "1; which has the lowest validation loss, 1, of 2 short trainings"
-
-
 QUARTER = 4**-0.2
 """What the peak of a training is, as a part of that of a quarter of it."""
 
@@ -180,23 +174,23 @@ def trained(lr, loss, noise=0.0, pairs=8):
 
 
 def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
-    # The best has gained 1.0, of which 5 % are 0.05.
-    within = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.04, -0.2), trained(0.1, 1.2, -0.2))
+    # The best has gained 1.0, of which 2 % are 0.02.
+    within = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.01, -0.2), trained(0.1, 1.2, -0.2))
     assert within.lr == 0.3
     assert within.reason == (
-        "1 of 0.3, for the training is longer; whose validation loss, 1.04, is as good as the"
+        "1 of 0.3, for the training is longer; whose validation loss, 1.01, is as good as the"
         " lowest, 1 at 1, of 3 short trainings"
     )
-    assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.06, -0.2)).lr == 1.0
+    assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.03, -0.2)).lr == 1.0
 
 
 def test_a_peak_that_is_clearly_worse_by_its_batches_is_not_as_good():
-    assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.04, 0.2)).lr == 1.0
+    assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.01, 0.2)).lr == 1.0
 
 
-def test_where_there_are_few_batches_five_per_cent_of_the_gain_decide():
-    assert answer(trained(1.0, 1.0, pairs=2), trained(0.3, 1.04, pairs=2)).lr == 0.3
-    assert answer(trained(1.0, 1.0, pairs=2), trained(0.3, 1.06, pairs=2)).lr == 1.0
+def test_where_there_are_few_batches_two_per_cent_of_the_gain_decide():
+    assert answer(trained(1.0, 1.0, pairs=2), trained(0.3, 1.01, pairs=2)).lr == 0.3
+    assert answer(trained(1.0, 1.0, pairs=2), trained(0.3, 1.03, pairs=2)).lr == 1.0
 
 
 def test_losses_are_compared_batch_by_batch():
@@ -226,8 +220,7 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
     peaks = [probe.lr for probe in found.probes]
     assert peaks[:2] == pytest.approx([found.curve.suggestion(), peaks[0] / math.sqrt(10)])
     as_good = [probe for probe in found.probes if probe.is_as_good_as(found.best)]
-    part = 1.0 if min(p.lr for p in as_good) == max(peaks) else QUARTER
-    assert found.suggestion() == pytest.approx(part * min(p.lr for p in as_good))
+    assert found.suggestion() == pytest.approx(QUARTER * min(p.lr for p in as_good))
     assert len(found.best.scores) == 8
 
 
@@ -475,7 +468,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
         Interrupt.left = None
     partly = Search.load(file)
     assert len(partly.probes) == 1
-    assert partly.suggestion() == partly.probes[0].lr
+    assert partly.suggestion() == pytest.approx(QUARTER * partly.probes[0].lr)
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps

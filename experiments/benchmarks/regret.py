@@ -2,6 +2,7 @@
 
     python -m experiments.benchmarks.regret train     # the truth: 1cycle over a grid of peaks
     python -m experiments.benchmarks.regret find      # our range tests
+    python -m experiments.benchmarks.regret search    # range tests and short trainings, at cost 1
     python -m experiments.benchmarks.regret peers --peers-python PYTHON
     python -m experiments.benchmarks.regret table     # the regret of each method
 
@@ -263,6 +264,23 @@ def run_find() -> None:
         print(name, task.name, seed, curve.suggest(), flush=True)
 
 
+def run_searches() -> None:
+    """Search on each task and seed, for as many steps as the training has; those apart first."""
+    path = RESULTS / "regret_searches.jsonl"
+    done = {(row["task"], row["seed"]) for row in read(path)}
+    for task, seed in itertools.product(sorted(TASKS, key=lambda task: task.tuned), SEEDS):
+        if (task.name, seed) in done:
+            continue
+        low, high = RANGES["wide"][task.optimizer]
+        module, data = build(task, seed, lr=high)
+        found = Tuner(make_trainer(task, OneCycle())).search(
+            module, datamodule=data, min_lr=low, max_lr=high
+        )
+        row = {"task": task.name, "seed": seed, "lr": found.suggestion(), "steps": found.steps}
+        add(path, {**row, "of": found.total_steps, "says": str(found)})
+        print(task.name, seed, found, flush=True)
+
+
 def run_peers() -> None:
     """Run each of `PEERS` on each task and seed."""
     path = RESULTS / "regret_peers.jsonl"
@@ -436,6 +454,8 @@ def read_suggestions() -> Iterator[tuple[str, str, int, float | None]]:
         for name, rule in RULES.items():
             method = f"{name} ({row['range']})"
             yield method, row["task"], row["seed"], curve.suggestion(rule)
+    for row in read(RESULTS / "regret_searches.jsonl"):
+        yield "search, cost 1", row["task"], row["seed"], row["lr"]
     for row in read(RESULTS / "regret_peers.jsonl"):
         for method, lr in row["suggestions"].items():
             yield method, row["task"], row["seed"], lr
@@ -496,7 +516,13 @@ def add(path: Path, row: Mapping[str, Any]) -> None:
 def main() -> None:
     """Run one of the steps."""
     steps: dict[str, Callable[[], None]]
-    steps = {"train": run_truth, "find": run_find, "peers": run_peers, "table": run_table}
+    steps = {
+        "train": run_truth,
+        "find": run_find,
+        "search": run_searches,
+        "peers": run_peers,
+        "table": run_table,
+    }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -138,10 +138,11 @@ class Tuner:
         A short training is the training to come, under its schedule laid over at most a quarter of
         its steps. The first one has the peak that the range test suggests. The next ones have half
         a decade less each as long as the lowest is the best, or half a decade more where the
-        highest is clearly the best. Then the gaps around the best are halved. All begin with the same weights and see the same data in the same order, so
-        their losses are compared batch by batch. They are judged by the validation loss, or by the
-        training loss at the end of the cycle where there is none. One that diverges is given up,
-        and one that cannot win after half of its steps.
+        highest is clearly the best. Then the gaps around the best are halved. All begin with the
+        same weights and see the same data in the same order, so their losses are compared batch by
+        batch. They are judged by the validation loss, or by the training loss at the end of the
+        cycle where there is none. One that diverges is given up, and one that cannot win after half
+        of its steps. See `Search.suggest` for what is suggested.
 
         Args:
             model: What is trained. The search runs on copies.

@@ -14,7 +14,7 @@ from lightning_onecycle.range_test.json_file import read_losses, written
 COMPLETED = "completed"
 _LOSSES = ("losses", "half", "scores")
 _CLEAR, _FEWEST_PAIRS = 3.0, 4
-_SMALL = 0.05
+_SMALL = 0.02
 """A difference in loss that does not matter, as a fraction of what the training has gained."""
 
 
@@ -83,7 +83,7 @@ class Probe:
     def is_clearly_worse_than(self, other: Probe) -> bool:
         """Return whether the loss is larger by more than the noise, see `is_clearly_larger`.
 
-        Fewer than four pairs of scores do not know their noise. There 5 % of the other's gain
+        Fewer than four pairs of scores do not know their noise. There 2 % of the other's gain
         decide.
         """
         if not (self.is_complete and other.is_complete):
@@ -93,7 +93,7 @@ class Probe:
         return is_clearly_larger(self.scores, other.scores)
 
     def is_as_good_as(self, other: Probe) -> bool:
-        """Return whether the loss is larger neither clearly nor by 5 % of the other's gain."""
+        """Return whether the loss is larger neither clearly nor by 2 % of the other's gain."""
         return not self.is_clearly_worse_than(other) and self._is_near(other)
 
     def _is_near(self, other: Probe) -> bool:

@@ -97,11 +97,10 @@ class Search:
         .. math:: \text{peak} = \text{lr} \cdot (t / T)^{0.2}
 
         where lr is the lowest peak that is as good as the best: the loss is larger neither by three
-        standard errors over the batches, nor by 5 % of what the best has gained since its first
+        standard errors over the batches, nor by 2 % of what the best has gained since its first
         steps. Both lean to the low side, since the best peak falls with the length of a training,
-        and too high a peak loses more than one that is as much too low. Where lr is the highest of
-        the probes, a still higher one might be better, and it is the peak. The numbers are
-        measured: ``experiments/benchmarks/kinds``.
+        and too high a peak loses more than one that is as much too low. The numbers are measured:
+        ``experiments/benchmarks/kinds``.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
@@ -116,11 +115,8 @@ class Search:
         complete = [probe for probe in self.probes if probe.is_complete]
         if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
             return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
-        chosen = self._chosen(best)
-        lr, what = chosen.lr, f"{chosen.lr:.3g}"
-        if chosen.lr < max(probe.lr for probe in self.probes):
-            lr *= self._part()
-            what = f"{self._part():.2g} of {what}, for the training is longer"
+        chosen, part = self._chosen(best), self._part()
+        what = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer"
         of = f"of {len(self.probes)} short trainings"
         if chosen is best:
             why = f"which has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
@@ -129,7 +125,7 @@ class Search:
                 f"whose {self.judged_by}, {chosen.loss:.4g}, is as good as the lowest,"
                 f" {best.loss:.4g} at {best.lr:.3g}, {of}"
             )
-        return Suggestion(lr, f"{what}; {why}")
+        return Suggestion(chosen.lr * part, f"{what}; {why}")
 
     def _chosen(self, best: Probe) -> Probe:
         as_good = (probe for probe in self.probes if probe.is_as_good_as(best))

@@ -38,7 +38,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "kinds"
 SEEDS = (0, 1, 2)
 FRACTIONS = {"full": 1, "half": 2, "quarter": 4}
 POINTS = (100, 300)
-COSTS = (0.5, 1.0, 2.0)
+COSTS = (1.0, 0.5, 2.0)
 # The largest rate of a range test; the smallest is its default.
 HIGHEST = {"sgd": 10.0, "adagrad": 10.0, "muon": 10.0}
 # Exponents of ten: of the lowest peak of a ladder, by optimizer, and of the highest.
