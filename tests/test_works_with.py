@@ -166,7 +166,7 @@ def test_a_project_that_is_not_installed_is_a_row(monkeypatch, tmp_path, capsys)
     text = (tmp_path / "page.md").read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "| chemprop | " in text
+    assert "| chemprop " in text
     assert "not installed: no wheel" in text
     assert "old" not in text
     assert "[1/1] chemprop==" in capsys.readouterr().out

@@ -112,7 +112,7 @@ def main() -> int:
             if not arguments.keep:
                 shutil.rmtree(ENVIRONMENTS / name, ignore_errors=True)
         (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        row = " | ".join([*cells(result).values()][3:])
+        row = " | ".join([*cells(result).values()][2:])
         print(f"  {row} ({time.perf_counter() - began:.0f} s)", flush=True)
         write()
         failed += [name] if "error" in result else []

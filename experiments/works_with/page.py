@@ -22,7 +22,7 @@ COLUMNS = (
     "its module, scheduler",
     "`OneCycle`",
     "range test",
-    "`LRFinder`, `OneCycle`",
+    "with `LRFinder`",
 )
 
 Found = dict[str, Any]
@@ -40,7 +40,8 @@ def cells(result: Found) -> dict[str, str]:
         result: What was found in it.
     """
     project, _, release = result["requirements"][-1].partition("==")
-    row = {"project": re.sub(r"\[.*", "", project), "version": release}
+    name = re.sub(r"\[.*", "", project)
+    row = {"project": f"{name} {release}"}
     if "error" in result:
         return row | dict.fromkeys(COLUMNS, "") | {COLUMNS[0]: failure(result)}
     found = (*module(result["own"]), steps(result["onecycle"]), range_test(result), finder(result))
