@@ -185,7 +185,7 @@ def test_several_loggers_may_be_chosen():
 def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
     cfg = composed("logger=wandb", "logger.wandb.save_dir=.", "logger.wandb.name=a")
-    with pytest.raises(UsageError, match=r"^logger: "):
+    with pytest.raises(UsageError, match=r"^logger\.wandb: "):
         build(cfg, "logger")
 
 

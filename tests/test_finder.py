@@ -277,7 +277,7 @@ class Endless(torch.utils.data.IterableDataset):
             {"cycle": OneCycle(total_steps=9), "callbacks": [GradientNoiseScale()]},
             "GradientN",
         ),
-        (NeverSteps, {"data": stream()}, "train_dataloaders must be something"),
+        (NeverSteps, {"data": stream()}, "train_dataloaders must be iterable"),
     ],
     ids=["manual", "stream", "no end", "no time", "groups", "measurement", "generator"],
 )

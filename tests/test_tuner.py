@@ -620,10 +620,10 @@ AMONG = {
 @pytest.mark.parametrize("kind", ONCE)
 def test_data_that_one_pass_uses_up_are_refused_and_nothing_is_drawn(kind, among):
     data = ONCE[kind]()
-    with pytest.raises(MisconfigurationException, match="train_dataloaders must be something"):
+    with pytest.raises(MisconfigurationException, match="train_dataloaders must be iterable"):
         Tuner(quiet_trainer()).lr_find(Scripted(), AMONG[among](data))
     assert next(data) is not None
-    with pytest.raises(MisconfigurationException, match="val_dataloaders must be something"):
+    with pytest.raises(MisconfigurationException, match="val_dataloaders must be iterable"):
         Tuner(quiet_trainer()).lr_find(Scripted(), loader(3), val_dataloaders=AMONG[among](data))
 
 

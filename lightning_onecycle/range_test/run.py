@@ -86,7 +86,7 @@ def checked(
     return {
         "min_lr": low,
         "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
-        "num_training": 100 if num_training is None else whole("num_training", num_training, 3),
+        "num_training": 300 if num_training is None else whole("num_training", num_training, 3),
         "mode": choice("mode", mode, ("exponential", "linear")),
         "threshold": early_stop_threshold,
         "schedule": schedule,

@@ -53,7 +53,7 @@ class Tuner:
         val_dataloaders: Any = None,
         min_lr: float = 1e-6,
         max_lr: float = 10.0,
-        num_training: int = 100,
+        num_training: int = 300,
         mode: Literal["exponential", "linear"] = "exponential",
         early_stop_threshold: float | None = 4.0,
         schedule: Schedule | None = None,
