@@ -167,7 +167,7 @@ def test_a_logger_that_is_not_installed_is_told_in_one_line(tmp_path):
     code, output = run(other, f"hydra.run.dir={tmp_path}")
     assert code == 1
     (line,) = output.splitlines()
-    assert line.startswith("train.py: logger: Requirement 'comet-ml")
+    assert line.startswith("train.py: logger.own: Requirement 'comet-ml")
 
 
 def test_a_run_that_finds_no_peak_has_failed_for_its_logger(tmp_path):
