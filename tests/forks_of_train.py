@@ -20,8 +20,8 @@ for line in sys.stdin:
     pid = os.fork()
     if not pid:  # leave the loop, and end as a program does
         break
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    print("fork", pid, flush=True)
+    print("exit", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 else:
     os._exit(0)
 

@@ -356,7 +356,7 @@ def test_sigterm_on_one_rank_ends_all_at_the_same_batch(tmp_path):
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     result = json.loads((tmp_path / "result.json").read_text())
-    assert (result["status"], result["steps"]) == ("interrupted", 10)  # of the second epoch, one
+    assert (result["status"], result["steps"]) == ("interrupted", 9)  # the first epoch
     assert not processes_that_name(tmp_path)
 
 
