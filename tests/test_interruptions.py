@@ -218,11 +218,8 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
         assert "Traceback" not in output, told
     if code == 0 or phase == "end of a sweep":
         return
-    if phase == "test":
-        assert first["status"] == "completed", told
-    elif phase in ("fit", "validation"):
-        assert first["status"] == "interrupted", told
-    elif phase != "start" and first:  # a run may have come further than its imports
-        assert first["status"] == "interrupted", told
+    if first and phase != "start":  # which a run on a slow machine has left behind
+        assert first["status"] == ("completed" if phase == "test" else "interrupted"), told
+    assert first or phase in ("start", "data", "range test"), told
     if phase == "fit" and signum != signal.SIGKILL:
         assert f"{first['steps']} of them taken" in output_again, told
