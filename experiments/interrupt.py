@@ -74,7 +74,8 @@ def requeue() -> None:
 class SaveOnInterrupt(Checkpoint):
     """On Ctrl-C, SIGTERM or SIGUSR1, finish the batch, save ``path`` and end the run.
 
-    All ranks end at the same batch. A second Ctrl-C ends it at once. As a ``Checkpoint`` this
+    Behind the last batch of an epoch the validation is finished too: a resumed run would leave it
+    out. All ranks end at the same batch. A second Ctrl-C ends it at once. As a ``Checkpoint`` this
     callback runs behind the others, so that their state is complete in what it saves. Who else has
     taken a signal before the run, as a cluster's launcher does, keeps it.
 
@@ -108,7 +109,16 @@ class SaveOnInterrupt(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End the run between two batches, all ranks at the same one and for the same reason."""
+        """End the run between two batches of an epoch."""
+        if not trainer.is_last_batch and trainer.global_step != trainer.max_steps:
+            self._end_if_interrupted(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End the run between two epochs."""
+        self._end_if_interrupted(trainer)
+
+    def _end_if_interrupted(self, trainer: Trainer) -> None:
+        """End all ranks at the same place and for the same reason."""
         received = self._received
         if trainer.world_size > 1:
             here = torch.tensor(received, device=trainer.strategy.root_device)

@@ -59,6 +59,9 @@ class Classifier(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
+        if batch_idx == 0:  # a checkpoint of an epoch's end has the metrics of that epoch
+            self.losses["train/loss"].reset()
+            self.accuracies["train/acc"].reset()
         loss = self._step("train", batch, self.label_smoothing)
         self.log("train/loss_step", loss)
         return loss

@@ -81,13 +81,19 @@ class Fork:
             )  # fmt: skip
         given = {"options": options, "environment": environment, "output": str(output)}
         Fork.server.stdin.write(json.dumps(given) + "\n")
-        self.pid = int(Fork.server.stdout.readline())
+        self.pid = self._answer("fork")
         Fork.seconds_of_imports = Fork.seconds_of_imports or time.monotonic() - begun
 
     def wait(self):
         ready, _, _ = select.select([Fork.server.stdout], [], [], 600)
         assert ready, "it does not end"
-        return int(Fork.server.stdout.readline())
+        return self._answer("exit")
+
+    @staticmethod
+    def _answer(kind):
+        said, number = Fork.server.stdout.readline().split()
+        assert said == kind
+        return int(number)
 
 
 class Run:
@@ -212,9 +218,8 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
         assert "Traceback" not in output, told
     if code == 0 or phase == "end of a sweep":
         return
-    if phase not in ("start", "data", "range test"):
+    if first and phase != "start":  # which a run on a slow machine has left behind
         assert first["status"] == ("completed" if phase == "test" else "interrupted"), told
-    elif first:
-        assert first["status"] == "interrupted", told
+    assert first or phase in ("start", "data", "range test"), told
     if phase == "fit" and signum != signal.SIGKILL:
         assert f"{first['steps']} of them taken" in output_again, told

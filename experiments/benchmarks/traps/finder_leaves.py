@@ -140,7 +140,7 @@ def _() -> Outcome:
     shown = [tag for tag in _tags("shown") if "lr_find" in tag]
     return outcome(
         (_has_test(tags), f"Tuner: tags {', '.join(tags)}"),
-        (len(shown) == 2 and len(files) == 2, f"train.py: {', '.join(shown)}; {', '.join(files)}"),
+        (len(shown) >= 2 and len(files) == 2, f"train.py: {', '.join(shown)}; {', '.join(files)}"),
     )
 
 

@@ -183,7 +183,12 @@ def _() -> Outcome:
     forget()
     tuner = lightning_onecycle.Tuner(trainer(max_epochs=100))
     curve = tuner.lr_find(
-        Validated(), loader(), val_dataloaders=loader(8), val_batches=2, early_stop_threshold=None
+        Validated(),
+        loader(),
+        val_dataloaders=loader(8),
+        val_batches=2,
+        num_training=100,
+        early_stop_threshold=None,
     )
     right = SEEN.validated == 2 * len(curve.val_losses) == 40
     return outcome(
