@@ -191,7 +191,7 @@ def make_trainer(task: Task, *callbacks: Callback, folder: str | None = None) ->
     )
 
 
-class _EndAtNaN(Callback):
+class EndAtNaN(Callback):
     """End a training whose loss is no number any more."""
 
     diverged = False
@@ -199,6 +199,7 @@ class _EndAtNaN(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
+        """Stop where the loss is not finite."""
         if not math.isfinite(float(outputs["loss"])):
             self.diverged = trainer.should_stop = True
 
@@ -206,7 +207,7 @@ class _EndAtNaN(Callback):
 def train(task: Task, seed: int, lr: float) -> dict[str, Any]:
     """Train 1cycle at the peak ``lr``; return the validation accuracy, chance if it diverged."""
     module, data = build(task, seed, lr)
-    end = _EndAtNaN()
+    end = EndAtNaN()
     trainer = make_trainer(task, OneCycle(), end)
     began = time.perf_counter()
     trainer.fit(module, datamodule=data)

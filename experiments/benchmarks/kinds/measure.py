@@ -1,209 +1,67 @@
 """Measure what `table` reads, one JSON line each, and leave out what is there already.
 
-    python -m experiments.benchmarks.kinds.measure [truth|half|quarter|curves|search|others ...]
+    python -m experiments.benchmarks.kinds.measure [truth|curves|search|others ...]
 
-``truth``: 1cycle over a ladder of peaks. ``half``, ``quarter``: the same over fewer steps,
-which is what a search sees. ``curves``: range tests. ``search``: searches at three costs.
-``others``: learning-rate-free optimizers. --part 0/2 takes every second task.
+``truth``: 1cycle over a ladder of peaks. ``curves``: range tests. ``search``: searches at three
+costs. ``others``: Prodigy, which needs no rate. ``--part 0/2`` takes every second task.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning.pytorch import Callback
 from torch.optim import Optimizer
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    RandomSampler,
-    SequentialSampler,
-    TensorDataset,
-)
 
-from experiments.benchmarks.kinds.tasks import OPTIMIZERS, TASKS, Problem, Task
+from experiments.benchmarks.kinds.tasks import TASKS, Task
+from experiments.benchmarks.kinds.trainings import Regime, build, train, trainer_for
+from experiments.benchmarks.regret import add, read
 from experiments.rows import quiet
 from lightning_onecycle import OneCycle, Tuner
 
 RESULTS = Path(__file__).parents[1] / "results" / "kinds"
 SEEDS = (0, 1, 2)
-FRACTIONS = {"full": 1, "half": 2, "quarter": 4}
 POINTS = (100, 300)
-COSTS = (1.0, 0.5, 2.0)
-# The largest rate of a range test; the smallest is its default.
-HIGHEST = {"sgd": 10.0, "adagrad": 10.0, "muon": 10.0}
+COSTS = (0.5, 1.0, 2.0)
 # Exponents of ten: of the lowest peak of a ladder, by optimizer, and of the highest.
 LOWEST = {"sgd": -3.0, "adagrad": -3.0, "muon": -3.5}
 LOWEST_PEAK, HIGHEST_PEAK = -4.0, 1.0
 
 
-class Regime(LightningModule):
-    """A problem of `tasks` and its optimizer."""
-
-    def __init__(self, task: Task, problem: Problem, lr: float, make: Any = None) -> None:
-        super().__init__()
-        self.task, self.net, self.lr, self.make = task, problem.net, lr, make
-        self.slow = problem.slow
-        self.loss, self.accuracy = problem.loss, problem.accuracy
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """Return the loss."""
-        return self.loss(self.net, batch)
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Log the loss, and the accuracy where there is one."""
-        # What is random in a loss is the same each time.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(batch_idx)
-            self.log("val_loss", self.loss(self.net, batch), batch_size=len(batch[0]))
-            if self.accuracy is not None:
-                self.log("val_acc", self.accuracy(self.net, batch), batch_size=len(batch[0]))
-
-    def configure_optimizers(self) -> Any:
-        """Make the optimizer of the task, or another one."""
-        if self.make is not None:
-            return self.make(self)
-        slow = [p for name in self.slow for p in self.net.get_submodule(name).parameters()]
-        others = [p for p in self.net.parameters() if all(p is not s for s in slow)]
-        groups = [{"params": others, "lr": self.lr}]
-        if slow:
-            groups.append({"params": slow, "lr": self.lr / 10})
-        make = OPTIMIZERS[self.task.optimizer]
-        return make(groups, lr=self.lr, weight_decay=self.task.weight_decay)
-
-
-class EndAtNaN(Callback):
-    """End a training whose loss is not finite."""
-
-    diverged = False
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        """Stop."""
-        if not math.isfinite(float(outputs["loss"])):
-            self.diverged = trainer.should_stop = True
-
-
-def loaders(problem: Problem, task: Task, seed: int) -> tuple[Any, Any]:
-    """Return batches to train on, in an order that the seed decides, and to validate on."""
-    train, val = TensorDataset(*problem.train), TensorDataset(*problem.val)
-    order = RandomSampler(train, generator=torch.Generator().manual_seed(seed))
-    batches = BatchSampler(order, task.batch_size, drop_last=True)
-    val_batches = BatchSampler(SequentialSampler(val), task.batch_size, drop_last=False)
-    return (
-        DataLoader(train, sampler=batches, batch_size=None),
-        DataLoader(val, sampler=val_batches, batch_size=None),
-    )
-
-
-def trainer_for(steps: int, *callbacks: Callback) -> Trainer:
-    """Return a trainer that takes so many steps, and validates once at their end."""
-    return Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        limit_val_batches=0,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def build(task: Task, seed: int, lr: float, make: Any = None) -> tuple[Regime, Any, Any, float]:
-    """Return the module, its two loaders and the loss of a trivial predictor."""
-    task.make()  # so that what is kept of it draws no numbers the second time
-    torch.manual_seed(seed)
-    problem = task.make()
-    return Regime(task, problem, lr, make), *loaders(problem, task, seed), problem.trivial
-
-
-def train(
-    task: Task, seed: int, steps: int, lr: float, make: Any = None, callback: Any = None
-) -> dict[str, Any]:
-    """Train, and return the validation loss; that of a trivial predictor where it diverges."""
-    module, train_loader, val_loader, trivial = build(task, seed, lr, make)
-    end = EndAtNaN()
-    trainer = trainer_for(steps, callback or OneCycle(), end)
-    trainer.fit(module, train_loader)
-    row: dict[str, Any] = {"diverged": end.diverged, "trivial": round(trivial, 6)}
-    if end.diverged:
-        return {**row, "loss": None}
-    module.eval()
-    with torch.no_grad():
-        losses, accuracies, sizes = [], [], []
-        for i, batch in enumerate(val_loader):
-            torch.manual_seed(i)
-            sizes.append(len(batch[0]))
-            losses.append(float(module.loss(module.net, batch)))
-            if module.accuracy is not None:
-                accuracies.append(float(module.accuracy(module.net, batch)))
-    loss = fmean(losses, sizes)
-    row["loss"] = round(loss, 6) if math.isfinite(loss) else None
-    if accuracies:
-        row["accuracy"] = round(fmean(accuracies, sizes), 5)
-    row["losses"] = [float(f"{x:.5g}") for x in losses]
-    return row
-
-
-def ladder(task: Task, length: str) -> None:
-    """Train over half decades, then over quarters around the best."""
-    path = RESULTS / f"{length}.jsonl"
+def ladder(task: Task) -> None:
+    """Train over half decades up to where nothing is gained, then over quarters around the best."""
+    path = RESULTS / "full.jsonl"
     done = {(r["task"], r["exponent"], r["seed"]): r for r in read(path)}
-    steps = task.steps // FRACTIONS[length]
+    trivial = build(task, SEEDS[0], 1.0)[-1]
 
-    def run(exponent: float) -> float:
+    def mean_loss(exponent: float) -> float:
         losses = []
         for seed in SEEDS:
             row = done.get((task.name, exponent, seed))
             if row is None:
                 row = {"task": task.name, "exponent": exponent, "seed": seed}
-                row |= train(task, seed, steps, 10.0**exponent)
+                row |= train(task, seed, task.steps, 10.0**exponent)
                 add(path, row)
-                done[task.name, exponent, seed] = row
-            losses.append(
-                row["trivial"] if row["loss"] is None else min(row["loss"], row["trivial"])
-            )
+            losses.append(trivial if row["loss"] is None else min(row["loss"], trivial))
         return fmean(losses)
 
     means: dict[float, float] = {}
     exponent = LOWEST.get(task.optimizer, LOWEST_PEAK)
-    trivial = None
     while exponent <= HIGHEST_PEAK:
-        means[exponent] = run(exponent)
-        trivial = done[task.name, exponent, 0]["trivial"]
-        best = min(means.values())
-        gained = trivial - best
-        if (
-            gained > 0
-            and means[exponent] > trivial - 0.1 * gained
-            and min(means, key=means.get) < exponent
-        ):  # type: ignore[arg-type]
+        means[exponent] = mean_loss(exponent)
+        gained = trivial - min(means.values())
+        if gained > 0 and trivial - means[exponent] < 0.1 * gained:
             break
         exponent += 0.5
-    best_at = min(means, key=means.get)  # type: ignore[arg-type]
+    best = min(means, key=lambda x: means[x])
     for shift in (-0.75, -0.25, 0.25, 0.75):
-        means[best_at + shift] = run(best_at + shift)
-    best_at = min(means, key=means.get)  # type: ignore[arg-type]
-    print(
-        length,
-        task.name,
-        f"best 10^{best_at}: {means[best_at]:.4f} of trivial {trivial:.4f}",
-        flush=True,
-    )
+        means[best + shift] = mean_loss(best + shift)
+    print(task.name, {x: round(loss, 4) for x, loss in sorted(means.items())}, flush=True)
 
 
 def curves(task: Task) -> None:
@@ -216,7 +74,7 @@ def curves(task: Task) -> None:
                 continue
             module, train_loader, _, _ = build(task, seed, 1.0)
             curve = Tuner(trainer_for(task.steps, OneCycle())).lr_find(
-                module, train_loader, max_lr=HIGHEST.get(task.optimizer, 10.0), num_training=points
+                module, train_loader, num_training=points
             )
             row = {"task": task.name, "points": points, "seed": seed, "stopped": curve.stopped}
             row["lrs"] = [float(f"{lr:.6g}") for lr in curve.lrs]
@@ -226,7 +84,7 @@ def curves(task: Task) -> None:
 
 
 def searches(task: Task) -> None:
-    """Search at several costs, without and with validation data."""
+    """Search at several costs."""
     path = RESULTS / "search.jsonl"
     done = {(r["task"], r["cost"], r["seed"]) for r in read(path)}
     for cost in COSTS:
@@ -276,27 +134,7 @@ def others(task: Task) -> None:
                 print(task.name, method, seed, row["loss"], flush=True)
 
 
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines; none if it is missing."""
-    if path.exists():
-        yield from map(json.loads, path.read_text().splitlines())
-
-
-def add(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one more line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-STEPS = {
-    "truth": lambda task: ladder(task, "full"),
-    "quarter": lambda task: ladder(task, "quarter"),
-    "half": lambda task: ladder(task, "half"),
-    "curves": curves,
-    "search": searches,
-    "others": others,
-}
+STEPS = {"truth": ladder, "curves": curves, "search": searches, "others": others}
 
 
 def main() -> None:
@@ -309,7 +147,6 @@ def main() -> None:
     parser.add_argument("--task", help="one task alone")
     arguments = parser.parse_args()
     quiet()
-    warnings.filterwarnings("ignore")
     first, step = map(int, arguments.part.split("/"))
     for task in TASKS[first::step]:
         if arguments.task in (None, task.name):

@@ -17,16 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.benchmarks.kinds.measure import (
-    RESULTS,
-    SEEDS,
-    Regime,
-    add,
-    build,
-    read,
-    trainer_for,
-)
+from experiments.benchmarks.kinds.measure import RESULTS, SEEDS
 from experiments.benchmarks.kinds.tasks import TASKS
+from experiments.benchmarks.kinds.trainings import Regime, build, trainer_for
+from experiments.benchmarks.regret import add, read
 from experiments.rows import quiet
 
 Suggestions = dict[str, "float | None"]

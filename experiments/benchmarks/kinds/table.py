@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import fmean, stdev
 from typing import Any
 
-from experiments.benchmarks.kinds.measure import COSTS, POINTS, RESULTS, SEEDS, read
+from experiments.benchmarks.kinds.measure import COSTS, POINTS, RESULTS, SEEDS
 from experiments.benchmarks.kinds.tasks import TASKS, Task
+from experiments.benchmarks.regret import read
 from experiments.rows import markdown
 from lightning_onecycle import LRCurve
 
@@ -181,8 +182,6 @@ def main() -> None:
             for task, values in lost.items():
                 by_task[task][name] = fmean(values)
             means = [fmean(values) for values in lost.values()]
-            line[f"{label}: mean"] = fmean(means)
-            line["worst"] = max(means)
             line |= {f"{label}: mean": fmean(means), f"{label}: worst": max(means)}
             line[f"{label}: seeds"] = fmean(stdev(values) for values in lost.values())
             line[f"{label}: none"] = sum(loss is None for of in losses.values() for loss in of)
@@ -194,7 +193,6 @@ def main() -> None:
                     if (lr := peaks[task.name, seed]) is not None
                 ]
             line[f"{label}: decades"] = "" if peaks is None else f"{fmean(apart):+.2f}"
-        del line["worst"]
         lines.append(line)
     columns = [f"range test, {n} steps" for n in POINTS] + [f"search, cost {c:g}" for c in COSTS]
     tasks = [
