@@ -141,12 +141,12 @@ def of_regret() -> Iterator[Row]:
         ("on which our rule was chosen", [row for row in rows if row["task"] not in apart]),
     ):
         if group:
-            lost = {name: _lost(group, name) for name in ("max_lr (wide)", *methods)}
+            lost = {name: _lost(group, name) for name in ("max_lr (fine)", *methods)}
             tasks = len({row["task"] for row in group})
             yield {
                 "question": "points of accuracy lost with 1cycle at the suggested peak, mean"
                 f" (worst), {tasks} tasks {kind}",
-                "ours": lost.pop("max_lr (wide)"),
+                "ours": lost.pop("max_lr (fine)"),
                 "peers": "; ".join(f"{names.get(name, name)} {of}" for name, of in lost.items()),
                 "ours / peers": "",
             }
