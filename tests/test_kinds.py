@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from experiments.benchmarks.kinds.table import Truth, interpolated, random_search
 from experiments.benchmarks.kinds.data import prior
+from experiments.benchmarks.kinds.table import Truth, interpolated, random_search
 from experiments.benchmarks.kinds.tasks import OPTIMIZERS, TASKS
 
 LADDER = {-3.0: 2.0, -2.0: 1.0, -1.0: 1.5}
