@@ -40,7 +40,13 @@ def start(*options, program=TRAIN, cwd=ROOT, anew=False, **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=take_ctrl_c,
     )
+
+
+def take_ctrl_c():
+    """Stop at a SIGINT; a shell has what it starts in the background ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(*options, **arguments):
@@ -91,7 +97,7 @@ class Fork:
 
 def _run(command, cwd, environment, output):
     """Be ``python *command``; this runs in the fork."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    take_ctrl_c()
     with open(output, "ab", buffering=0) as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())

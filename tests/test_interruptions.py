@@ -3,21 +3,17 @@
 Two moments are taken, or with MOMENTS=20 twenty of each phase.
 """
 
-import contextlib
 import json
 import os
 import random
-import select
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
+from forks import start
+
 RUN = (
     "trainer=cpu", "trainer.max_epochs=3", "trainer.enable_progress_bar=false",
     "callbacks.batch_norm=null", "data._target_=phases.SlowDigits",
@@ -28,7 +24,7 @@ SWEEP = (*RUN, "-m", "seed=0,1")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # Where each phase begins and ends: the name of a mark, and which of that name.
 PHASES = {
-    "start": (("launch", 0), None),
+    "start": (("launch", 0), ("data", 0)),
     "data": (("data", 0), ("train", 0)),
     "range test": (("train", 0), ("train", 1)),
     "fit": (("train", 1), ("test", 0)),
@@ -43,90 +39,31 @@ else:
     CASES = [("start", signal.SIGINT, 0), ("test", signal.SIGTERM, 0)]
 
 
-def take_ctrl_c():
-    """A shell has what it starts in the background ignore it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Process:
-    """A process of its own, from the start of the interpreter on."""
-
-    def __init__(self, options, environment, output):
-        command = [sys.executable, "train.py", *options]
-        with open(output, "w") as file:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file,
-                preexec_fn=take_ctrl_c,
-            )  # fmt: skip
-        self.pid = self.process.pid
-
-    def wait(self):
-        return self.process.wait(timeout=600)
-
-
-class Fork:
-    """A fork of a process that has the imports."""
-
-    server = None
-    seconds_of_imports = None
-
-    def __init__(self, options, environment, output):
-        begun = time.monotonic()
-        if Fork.server is None:
-            command = [sys.executable, ROOT / "tests" / "forks_of_train.py"]
-            Fork.server = subprocess.Popen(
-                command, cwd=ROOT, env=os.environ | environment,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                preexec_fn=take_ctrl_c,
-            )  # fmt: skip
-        given = {"options": options, "environment": environment, "output": str(output)}
-        Fork.server.stdin.write(json.dumps(given) + "\n")
-        self.pid = self._answer("fork")
-        Fork.seconds_of_imports = Fork.seconds_of_imports or time.monotonic() - begun
-
-    def wait(self):
-        ready, _, _ = select.select([Fork.server.stdout], [], [], 600)
-        assert ready, "it does not end"
-        return self._answer("exit")
-
-    @staticmethod
-    def _answer(kind):
-        said, number = Fork.server.stdout.readline().split()
-        assert said == kind
-        return int(number)
-
-
 class Run:
     """A run in a directory of its own, and when each phase of it has begun."""
 
-    def __init__(self, kind, directory, *options):
+    def __init__(self, directory, *options, anew=False):
         self.directory = directory
         self.phases = directory.parent / "phases"
         self.phases.write_text(f"launch {time.time()}\n")
-        self.output = directory.parent / "output"
-        paths = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
-        environment = {
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(paths),
-            "PHASES": str(self.phases),
-        }
         key = "hydra.sweep.dir" if "-m" in options else "hydra.run.dir"
-        self.process = kind([*options, f"{key}={directory}"], environment, self.output)
+        place = f"{key}={directory}"
+        self.process = start(*options, place, anew=anew, PHASES=str(self.phases))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *args):
         if self.when("exit", 0) is None:  # the test has failed
-            os.kill(self.process.pid, signal.SIGKILL)
+            self.process.kill()
             self.process.wait()
 
     def end(self):
         """Wait for its end, and return its exit code and what it has printed."""
-        code = self.process.wait()
+        output, _ = self.process.communicate(timeout=600)
         with self.phases.open("a") as file:
             file.write(f"exit {time.time()}\n")
-        return code, self.output.read_text()
+        return self.process.returncode, output
 
     def when(self, name, number):
         """Return when a phase began, or None."""
@@ -137,7 +74,7 @@ class Run:
     def wait_for(self, name, number):
         end = time.monotonic() + 600
         while (begun := self.when(name, number)) is None:
-            assert time.monotonic() < end, self.output.read_text()
+            assert time.monotonic() < end, f"{name} {number} does not begin"
             time.sleep(0.005)
         return begun
 
@@ -166,16 +103,13 @@ def uninterrupted(tmp_path_factory):
     def run(options):
         if options not in runs:
             directory = tmp_path_factory.mktemp("uninterrupted") / "run"
-            with Run(Fork, directory, *options) as whole:
+            with Run(directory, *options, anew=True) as whole:
                 code, output = whole.end()
             assert code == 0, output
             runs[options] = whole
         return runs[options]
 
-    yield run
-    if Fork.server is not None:
-        Fork.server.stdin.close()
-        Fork.server.wait()
+    return run
 
 
 @pytest.mark.slow
@@ -186,17 +120,16 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
     options = SWEEP if phase == "end of a sweep" else SINGLE
     whole = uninterrupted(options)
     begin, end = PHASES[phase]
-    length = whole.when(*end) - whole.when(*begin) if end else Fork.seconds_of_imports
+    length = whole.when(*end) - whole.when(*begin)
     seconds = random.Random(f"{phase} {number}").uniform(0, length)
 
-    with Run(Process if phase == "start" else Fork, tmp_path / "run", *options) as run:
+    with Run(tmp_path / "run", *options, anew=phase == "start") as run:
         begun = run.wait_for(*begin)
         time.sleep(max(0.0, begun + seconds - time.time()))
-        with contextlib.suppress(ProcessLookupError):  # it has come to its end
-            os.kill(run.process.pid, signum)
+        run.process.send_signal(signum)
         code, output = run.end()
     first = run.result
-    with Run(Fork, tmp_path / "run", *options) as again:
+    with Run(tmp_path / "run", *options) as again:
         code_again, output_again = again.end()
 
     row = (
