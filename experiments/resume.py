@@ -22,7 +22,7 @@ from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
-from lightning_onecycle.sweep.job_files import is_over, listed, parsed, start_anew
+from lightning_onecycle.sweep.job_files import RUN_LOCK, is_over, listed, parsed, start_anew
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 
@@ -160,7 +160,7 @@ def alone_in(directory: Path) -> Iterator[None]:
     """Hold a run's directory, so that no second process trains in it."""
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(alone(directory / ".run.lock"))
+            stack.enter_context(alone(directory / RUN_LOCK))
         except Timeout:
             raise OtherRun(
                 f"hydra.run.dir must be free, got {directory}: another process is at work in it"

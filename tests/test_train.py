@@ -342,9 +342,11 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     process = start(*command)
     wait_for_steps(process, directory, 100)
     # While it runs, no other run may write there.
-    code, output = run(*command)
+    record = files_in(directory / ".hydra")
+    code, output = run(*command, "seed=1")
     assert code == 1
     assert f"hydra.run.dir must be free, got {directory}: another process" in output
+    assert files_in(directory / ".hydra") == record
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert result_of(directory)["reason"] == "still running, or killed"

@@ -22,7 +22,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import read_result, read_table, write_results
-from lightning_onecycle.sweep.job_files import CHECKPOINT, LOCK, RESULT, is_over
+from lightning_onecycle.sweep.job_files import CHECKPOINT, LOCK, RESULT, RUN_LOCK, is_over
+from lightning_onecycle.sweep.lock import take
 from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
 from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
@@ -44,18 +45,21 @@ class Sweep(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse a directory that cannot be written to, or that an earlier run is in."""
+        """Refuse a directory that cannot be written to, or that an earlier run is in.
+
+        Hydra writes its record before a run begins, so here is decided whether it may.
+        """
         directory = Path(config.hydra.run.dir)
         _check_writable("hydra.run.dir", directory)
-        # Here, because Hydra writes its record of the new run before that begins.
+        is_free = take(directory / RUN_LOCK)
         resume, has_checkpoint = config.get("resume", ""), (directory / CHECKPOINT).is_file()
         if resume is None and has_checkpoint:
             sys.exit(
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
                 " give resume=DIR to go on with it"
             )
-        if resume and (has_checkpoint or is_over(read_result(directory / RESULT))):
-            config.hydra.output_subdir = None  # The record stays that of the run.
+        if not is_free or resume and (has_checkpoint or is_over(read_result(directory / RESULT))):
+            config.hydra.output_subdir = None  # The record stays that of the earlier run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a directory that another sweep uses, and watch over the jobs."""

@@ -19,6 +19,8 @@ from lightning_onecycle.report.record import is_complete
 
 LOCK = ".sweep.lock"
 """In a sweep's directory; touched when a sweep starts in it."""
+RUN_LOCK = ".run.lock"
+"""In a single run's directory; held by the process that works there."""
 RESULT = "result.json"
 GIVEN = ".job.json"
 """In a job's directory: what it was given. Whoever writes ``result.json`` need not know it."""

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from lightning_onecycle.sweep.ranks import Launch, is_first
 
 log = logging.getLogger(__name__)
 _LONGEST_WAIT = 1500.0  # seconds; the other ranks wait for the first for 1800
+
+
+def take(path: Path) -> bool:
+    """Take a lock until this process ends, and return whether it was free.
+
+    Args:
+        path: The lock's file. This process can hold it with `alone` too.
+    """
+    if not is_first():
+        return True
+    lock = _lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    atexit.register(lock.release)
+    return True
 
 
 @contextlib.contextmanager
@@ -31,7 +49,7 @@ def alone(path: Path) -> Iterator[None]:
     if not is_first():
         yield
         return
-    lock = FileLock(path)
+    lock = _lock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -44,3 +62,8 @@ def alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _lock(path: Path) -> BaseFileLock:
+    """Return the process's one lock of a file, which it can acquire more than once."""
+    return FileLock(path, is_singleton=True)
