@@ -161,11 +161,34 @@ def test_the_peak_falls_with_the_length_of_the_training():
     probes = trained(3.0, 1.5), trained(1.0, 1.0), trained(0.3, 2.0)
     assert answer(*probes).lr == 1.0
     assert answer(*probes, total=200).lr == pytest.approx(QUARTER)
-    assert answer(*probes, total=200).reason.startswith("0.76 of 1, for the training is longer")
+    assert answer(*probes, total=200).reason.startswith("0.87 of 1, for the training is longer;")
 
 
-QUARTER = 4**-0.2
-"""What the peak of a training is, as a part of that of a quarter of it."""
+def test_the_peak_falls_further_where_the_training_over_fits():
+    # The training loss falls by 1.0, from 2.0 to 1.0 in the last tenth of the steps.
+    losses = (2.0,) * 4 + (1.5,) * 42 + (1.0,) * 5
+    probes = [Probe(1.0, loss, 51, "completed", losses, scores=(loss,) * 8) for loss in (1.1, 1.3)]
+    assert probes[0].over_fit == pytest.approx(0.1)
+    assert answer(probes[0], total=200).lr == pytest.approx(4**-0.6)
+    assert answer(probes[1], total=200).lr == pytest.approx(1 / 4)
+    why = "0.44 of 1, for the training is longer and over-fits more;"
+    assert answer(probes[0], total=200).reason.startswith(why)
+
+
+@pytest.mark.parametrize("loss", [0.9, 2.1, math.inf])
+def test_a_validation_loss_that_cannot_be_compared_shows_no_over_fitting(loss):
+    losses = (2.0,) * 4 + (1.0,) * 46
+    assert Probe(1.0, loss, 50, "completed", losses, scores=(loss,) * 8).over_fit == 0.0
+
+
+QUARTER = 4**-0.1
+"""What the peak of a training is, as a part of that of a quarter of it that does not over-fit."""
+
+
+def part_of(search):
+    """What the peak of the training is, as a part of that of the search's short trainings."""
+    power = min(0.1 + 5 * search.best.over_fit, 1.0)
+    return (search.probe_steps / search.total_steps) ** power
 
 
 def trained(lr, loss, noise=0.0, pairs=8):
@@ -220,7 +243,7 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
     peaks = [probe.lr for probe in found.probes]
     assert peaks[:2] == pytest.approx([found.curve.suggestion(), peaks[0] / math.sqrt(10)])
     as_good = [probe for probe in found.probes if probe.is_as_good_as(found.best)]
-    assert found.suggestion() == pytest.approx(QUARTER * min(p.lr for p in as_good))
+    assert found.suggestion() == pytest.approx(part_of(found) * min(p.lr for p in as_good))
     assert len(found.best.scores) == 8
 
 
@@ -278,7 +301,9 @@ def test_without_validation_data_the_training_loss_at_the_end_of_the_cycle_judge
     (first, *_) = found.probes
     assert first.scores == first.losses[-4:]
     assert first.loss == pytest.approx(sum(first.losses[-4:]) / 4)
-    assert found.suggestion() / QUARTER in [pytest.approx(probe.lr) for probe in found.probes]
+    assert found.suggestion() / part_of(found) in [
+        pytest.approx(probe.lr) for probe in found.probes
+    ]
 
 
 class LogsAccuracy(Net):
@@ -349,7 +374,7 @@ class Breaks(Returns):
 
 
 def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
-    found, seen = search(Breaks(), cost=1.25, num_training=50)
+    found, seen = search(Breaks(), cost=2.5)
     first, second, *_ = found.probes
     assert first.stopped.startswith("loss not finite at lr")
     assert not first.is_complete
@@ -360,14 +385,14 @@ def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
 
 
 def test_a_short_training_that_cannot_win_ends_after_half_of_its_steps():
-    found, seen = search(Returns(), cost=2.5)
+    found, seen = search(Returns(), cost=1.25, num_training=50)
     behind = [probe for probe in found.probes if probe.stopped == "behind after half of the steps"]
     assert behind
     for probe in behind:
         assert probe.steps == 12
         assert probe.lr < max(other.lr for other in found.probes if other.is_complete)
         assert not probe.is_complete
-    assert found.steps == len(seen.lrs) < 250
+    assert found.steps == len(seen.lrs) < 125
 
 
 class Flat(Net):
@@ -387,7 +412,7 @@ def test_a_range_test_without_an_answer_is_searched_from_where_its_loss_is_lowes
     levels = found.curve.smoothed()
     lowest = min(loss for loss in levels if loss == loss)
     assert found.probes[0].lr == found.curve.lrs[levels.index(lowest)]
-    assert found.suggestion() == pytest.approx(QUARTER * found.best.lr)
+    assert found.suggestion() == pytest.approx(part_of(found) * found.best.lr)
 
 
 def test_all_short_trainings_diverge_and_there_is_no_peak():
@@ -468,7 +493,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
         Interrupt.left = None
     partly = Search.load(file)
     assert len(partly.probes) == 1
-    assert partly.suggestion() == pytest.approx(QUARTER * partly.probes[0].lr)
+    assert partly.suggestion() == pytest.approx(part_of(partly) * partly.probes[0].lr)
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps
@@ -518,7 +543,7 @@ def test_a_search_prints_as_one_line():
     curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
     probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
     assert str(Search(curve, probes, 1000, 250, 1.0, 1300)) == (
-        "Search: peak 0.0758 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
+        "Search: peak 0.0871 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
         " 1,300 steps for 1,000"
     )
 
@@ -536,7 +561,7 @@ def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak()
     assert lines["validation loss of a short training"] == [[0.1, 0.2], [0.3, 0.5]]
     assert [x for x, _ in lines["given up"]] == [3.0]
     assert "training loss, smoothed" in lines
-    assert "peak 0.0758" in [text.get_text() for text in ax.texts]
+    assert "peak 0.0871" in [text.get_text() for text in ax.texts]
     assert ax.get_xlim()[1] > 3.0
     assert ax.get_ylim()[0] < 0.2
 
@@ -756,4 +781,4 @@ def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
     assert steps <= 100
     assert len(probes) >= 2
     assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
-    assert peak / 4**-0.2 in [pytest.approx(lr) for lr, *_ in probes]
+    assert peak / 4**-0.1 in [pytest.approx(lr) for lr, *_ in probes]

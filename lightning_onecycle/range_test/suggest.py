@@ -18,7 +18,7 @@ from typing import NamedTuple
 SIGMA = 0.1  # decades: the window for levels
 SLOPE = 2.5  # of it: a derivative is noisier than what it is taken of
 MIN_POINTS = 5
-WIDE = 1.0  # decades: where the minimum is wider, it has no position but an end
+WIDE = 1.0  # decades: a minimum that is wider has no position, but a beginning
 
 
 class Suggestion(NamedTuple):
@@ -32,8 +32,8 @@ class Suggestion(NamedTuple):
 class Reading:
     """A curve as the methods see it: its finite points, smoothed, and what they amount to.
 
-    ``low`` is the index of the minimum, ``bottom`` where it ends if it is wider than a decade and
-    otherwise ``low``, ``edge`` the point from which on half of the fall is lost again, or the
+    ``low`` is the index of the minimum, ``bottom`` a decade behind its beginning if it is wider
+    than that and otherwise ``low``, ``edge`` the point from which on half of the fall is lost again, or the
     last, and ``start`` the last point that is as high as the highest before ``low``.
     ``significance`` is the fall over its standard error, and ``needed`` what it takes.
     ``rises`` says whether the curve comes up again; ``problem`` why it shows nothing, or is empty;
@@ -160,7 +160,8 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
     fall = levels[top] - levels[low]
     slack = [max(2.0 * noise * width, 1e-3 * fall) for width in widths]
     near = [i for i in range(n) if levels[i] - levels[low] <= slack[i]]
-    bottom = near[-1] if decades[near[-1]] - decades[near[0]] > WIDE else low
+    within = [i for i in near if decades[i] - decades[near[0]] <= WIDE]
+    bottom = low if within == near else within[-1]
     half = levels[low] + 0.5 * fall
     # A spike that the training recovers from is no edge.
     edge = min(max(i for i in range(low, n) if i == low or levels[i] < half) + 1, n - 1)
@@ -218,7 +219,7 @@ def max_lr(reading: Reading) -> Suggestion:
     if peak == bottom and reading.bottom == reading.low:
         reason = "where the smoothed loss is lowest"
     elif peak == bottom:
-        reason = "where a minimum that is wider than a decade ends"
+        reason = "a decade behind the beginning of a minimum that is wider"
     else:
         top = max(reading.losses[: reading.low + 1])
         lost = 2.0 * reading.losses[reading.edge] >= top + reading.losses[reading.low]

@@ -17,10 +17,9 @@ from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.losses import logged_losses, mean_over_ranks
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
-from lightning_onecycle.search.probe import COMPLETED, Probe, is_clearly_larger
+from lightning_onecycle.search.probe import COMPLETED, Probe, is_clearly_larger, last_tenth
 
 BY_VALIDATION, BY_TRAINING = "validation loss", "training loss"
-_FEWEST_LOSSES = 4
 
 
 class Survey(RangeTest):
@@ -148,7 +147,7 @@ class ProbeFit(ShortFit):
         self._judge(trainer, scores or self._last_losses())
 
     def _last_losses(self) -> list[float]:
-        return self.losses[-max(self.num_training // 10, _FEWEST_LOSSES) :]
+        return list(last_tenth(self.losses, of=self.num_training))
 
     def _judge(self, trainer: Trainer, scores: list[float]) -> None:
         if self.stopped:

@@ -80,6 +80,19 @@ class Probe:
         """How far the loss lies below the mean of the first four training losses, at least 0."""
         return max(fmean(self.losses[:4]) - self.loss, 0.0) if self.losses else 0.0
 
+    @property
+    def over_fit(self) -> float:
+        """How far the loss lies above the training loss, as a fraction of what that has fallen.
+
+        The training loss is the mean of the last tenth of the steps. The fraction is 0 where the
+        loss lies below, and where it lies above all of the fall: such a loss is not comparable.
+        """
+        if not (self.is_complete and self.losses):
+            return 0.0
+        last = fmean(last_tenth(self.losses))
+        fallen, above = fmean(self.losses[:4]) - last, self.loss - last
+        return above / fallen if 0.0 < above < fallen else 0.0
+
     def is_clearly_worse_than(self, other: Probe) -> bool:
         """Return whether the loss is larger by more than the noise, see `is_clearly_larger`.
 
@@ -98,6 +111,16 @@ class Probe:
 
     def _is_near(self, other: Probe) -> bool:
         return self.rank <= other.rank + _SMALL * other.gain
+
+
+def last_tenth(losses: Sequence[float], of: int | None = None) -> Sequence[float]:
+    """Return the losses of the last tenth of the steps, at least four of them.
+
+    Args:
+        losses: That of each step.
+        of: How many steps there are to be in all. None: those that there are.
+    """
+    return losses[-max((of or len(losses)) // 10, _FEWEST_PAIRS) :]
 
 
 def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:

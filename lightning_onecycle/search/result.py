@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FORMAT = 1
-_FALL = 0.2  # power of the length with which the best peak falls
+_FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
 _PLAIN = ("total_steps", "probe_steps", "cost", "steps", "judged_by", "note")
 
 
@@ -48,9 +48,9 @@ class Search:
         >>> probes = [Probe(lr, loss, 50, "completed") for lr, loss in ((0.3, 0.52), (0.1, 0.48))]
         >>> search = Search(curve, tuple(probes), 200, 50, steps=103)
         >>> round(search.suggestion(), 4)
-        0.0758
+        0.0871
         >>> print(search)
-        Search: peak 0.0758 (validation losses: 0.52 at 0.3, 0.48 at 0.1), 103 steps for 200
+        Search: peak 0.0871 (validation losses: 0.52 at 0.3, 0.48 at 0.1), 103 steps for 200
     """
 
     curve: LRCurve
@@ -94,13 +94,15 @@ class Search:
 
         With :math:`T` steps of the training and :math:`t` of a probe it is
 
-        .. math:: \text{peak} = \text{lr} \cdot (t / T)^{0.2}
+        .. math:: \text{peak} = \text{lr} \cdot (t / T)^p, \qquad p = \min(0.1 + 5 g, 1)
 
         where lr is the lowest peak that is as good as the best: the loss is larger neither by three
         standard errors over the batches, nor by 2 % of what the best has gained since its first
-        steps. Both lean to the low side, since the best peak falls with the length of a training,
-        and too high a peak loses more than one that is as much too low. The numbers are measured:
-        ``experiments/benchmarks/kinds``.
+        steps. It leans to the low side, since too high a peak loses more than one that is as much
+        too low. The best peak falls with the length of a training, and far more where the longer
+        training over-fits: :math:`g` is how far the validation loss of the best probe lies above
+        its training loss, as a fraction of the fall of the latter, see `Probe.over_fit`. The
+        numbers are measured: ``experiments/benchmarks/kinds``.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
@@ -115,8 +117,12 @@ class Search:
         complete = [probe for probe in self.probes if probe.is_complete]
         if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
             return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
-        chosen, part = self._chosen(best), self._part()
+        chosen = self._chosen(best)
+        power = min(_FALL + _FALL_BY_OVER_FITTING * best.over_fit, 1.0)
+        part = self._shorter**power
         what = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer"
+        if power > 2 * _FALL:
+            what += " and over-fits more"
         of = f"of {len(self.probes)} short trainings"
         if chosen is best:
             why = f"which has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
@@ -131,10 +137,10 @@ class Search:
         as_good = (probe for probe in self.probes if probe.is_as_good_as(best))
         return min(as_good, key=lambda probe: probe.lr)
 
-    def _part(self) -> float:
-        """Return what the best peak of the training is, as a part of that of a probe."""
-        is_shorter = 0 < self.probe_steps < self.total_steps
-        return (self.probe_steps / self.total_steps) ** _FALL if is_shorter else 1.0
+    @property
+    def _shorter(self) -> float:
+        """The steps of a probe over those of the training, at most 1."""
+        return min(self.probe_steps / self.total_steps, 1.0) if self.probe_steps else 1.0
 
     def __repr__(self) -> str:
         lr, reason = self.suggest()

@@ -87,7 +87,7 @@ def split(*tensors: Tensor, val: int, in_order: bool = False) -> tuple[Tensor, .
 
 def standardized(x: Any) -> Tensor:
     """Return columns of mean 0 and deviation 1."""
-    x = torch.tensor(x, dtype=torch.float32)
+    x = torch.as_tensor(x, dtype=torch.float32)
     return (x - x.mean(0)) / x.std(0).clamp(min=1e-6)
 
 

@@ -17,7 +17,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from experiments.benchmarks.kinds.tasks import OPTIMIZERS, Problem, Task
+from experiments.benchmarks.kinds.problems import Problem
+from experiments.benchmarks.kinds.tasks import OPTIMIZERS, Task
 from experiments.benchmarks.regret import EndAtNaN
 from lightning_onecycle import OneCycle
 
