@@ -33,8 +33,8 @@ class Reading:
     """A curve as the methods see it: its finite points, smoothed, and what they amount to.
 
     ``low`` is the index of the minimum, ``bottom`` a decade behind its beginning if it is wider
-    than that and otherwise ``low``, ``edge`` the point from which on half of the fall is lost again, or the
-    last, and ``start`` the last point that is as high as the highest before ``low``.
+    than that and otherwise ``low``, ``edge`` the point from which on half of the fall is lost
+    again, or the last, and ``start`` the last point that is as high as the highest before ``low``.
     ``significance`` is the fall over its standard error, and ``needed`` what it takes.
     ``rises`` says whether the curve comes up again; ``problem`` why it shows nothing, or is empty;
     ``sigma`` how it was smoothed.
