@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import checked, run
 from lightning_onecycle.range_test.short_fit import ShortFit
+from lightning_onecycle.search.recipe_run import run_recipe
 from lightning_onecycle.search.result import Search
 from lightning_onecycle.search.run import run_search, search_options
 
@@ -129,6 +130,8 @@ class Tuner:
         *,
         val_dataloaders: Any = None,
         cost: float = 1.0,
+        weight_decays: Sequence[float] | None = None,
+        momenta: Sequence[float | tuple[float, float]] | None = None,
         schedule: Schedule | None = None,
         file: str | Path | None = None,
         **lr_find_arguments: Any,
@@ -150,7 +153,17 @@ class Tuner:
             datamodule: As for ``Trainer.fit``.
             val_dataloaders: As for ``Trainer.fit``. All that the training validates on is used.
             cost: What may be spent, as a fraction of the optimizer steps of the training to come.
-                Below about 0.35 there is a range test alone.
+                Below about 0.35 there is a range test alone. The recipe wants 3.
+            weight_decays: Those to choose from. With these or with ``momenta`` the search is
+                Smith's recipe (arXiv:1803.09820, section 5): a range test for each weight decay,
+                short trainings at several peaks, at the weight decays that the curves cannot tell
+                apart and at the momenta, and longer ones at the settings that are then left. Groups
+                keep their ratio to the one with the largest, and are without weight decay if they
+                are without it in the optimizer and others are not.
+            momenta: Those to choose from beside the schedule's own: a pair, at the ends and at the
+                peak, or a number, throughout. With another momentum :math:`m` than :math:`m_0` at
+                the peak, SGD is tried at the peak times :math:`(1 - m) / (1 - m_0)`, which keeps
+                the effective rate, and also at the same peak if the cost allows it.
             schedule: What the peak is for. None: that of the trainer's `ScheduleCallback`, or of
                 the scheduler that ``configure_optimizers`` returns, or else `one_cycle`.
             file: Where the search is saved after each of its parts. It goes on with what is there.
@@ -159,7 +172,8 @@ class Tuner:
                 test.
 
         Returns:
-            The search. ``OneCycle(max_lr=search)`` trains at its peak.
+            The search. ``OneCycle(max_lr=search)`` trains at its peak, ``search.callback()`` also
+            with its momentum; the weight decay is ``search.weight_decay``.
 
         Raises:
             TypeError: If ``model`` is no LightningModule, or there is no such argument.
@@ -178,9 +192,11 @@ class Tuner:
         """
         refuse_unknown_arguments("search", lr_find_arguments, checked)
         for_test = checked(schedule=schedule, **lr_find_arguments)
-        options = search_options(cost, file, for_test, lr_find_arguments.get("num_training"))
+        num_training = lr_find_arguments.get("num_training")
+        options = search_options(cost, file, for_test, num_training, weight_decays, momenta)
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
-        found: Search = self._launch(run_search, *what, options)
+        is_recipe = bool(options["weight_decays"] or options["momenta"])
+        found: Search = self._launch(run_recipe if is_recipe else run_search, *what, options)
         return found
 
     def _checked(

@@ -32,6 +32,8 @@ class Probe:
         scores: Scores at the end: the validation loss of each batch, or the training losses of the
             last tenth of the steps. Those of two probes are of the same batches, so they are
             compared in pairs.
+        weight_decay: What it was trained with. None: the optimizer's own.
+        momentum: At the ends and at the peak of its cycle. None: the schedule's own.
 
     Example:
         >>> probe = Probe(lr=0.1, loss=0.5, steps=90, stopped="completed")
@@ -46,6 +48,8 @@ class Probe:
     losses: tuple[float, ...] = ()
     half: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
+    weight_decay: float | None = None
+    momentum: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", number("lr", self.lr, "> 0", lambda v: v > 0))
@@ -53,6 +57,8 @@ class Probe:
         object.__setattr__(self, "steps", whole("steps", self.steps, 0))
         for name in _LOSSES:
             object.__setattr__(self, name, tuple(float(loss) for loss in getattr(self, name)))
+        if self.momentum is not None:
+            object.__setattr__(self, "momentum", tuple(self.momentum))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the probe as `json.dump` takes it."""
@@ -63,7 +69,9 @@ class Probe:
     def from_dict(cls, values: Mapping[str, Any]) -> Probe:
         """Make a probe of what `to_dict` returned."""
         lists = {name: read_losses(values[name]) for name in _LOSSES}
-        return cls(**{name: values[name] for name in ("lr", "loss", "steps", "stopped")}, **lists)
+        plain = {name: values[name] for name in ("lr", "loss", "steps", "stopped")}
+        plain |= {name: values.get(name) for name in ("weight_decay", "momentum")}
+        return cls(**plain, **lists)
 
     @property
     def is_complete(self) -> bool:
