@@ -108,7 +108,9 @@ class Probe:
         return self.rank <= other.rank + _SMALL * other.gain
 
 
-def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
+def is_clearly_larger(
+    scores: Sequence[float], others: Sequence[float], errors: float = _CLEAR
+) -> bool:
     r"""Return whether the mean of ``scores`` is larger by three standard errors.
 
     The scores are paired: with the differences :math:`d_i` of :math:`n` batches, if
@@ -125,4 +127,4 @@ def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
     apart = [a - b for a, b in zip(scores, others, strict=True)]
     if not all(map(math.isfinite, apart)):
         return False
-    return fmean(apart) > _CLEAR * stdev(apart) / math.sqrt(len(apart))
+    return fmean(apart) > errors * stdev(apart) / math.sqrt(len(apart))

@@ -123,10 +123,10 @@ class Recipe:
     def winner(self, first: Probe, before: str = "") -> Probe:
         """Return the probe that stands after all stages, or before one of them.
 
-        What stands before a stage stays, unless a probe of the stage is better by more than the
-        noise (`Probe.is_as_good_as`) and by 0.2 % of what it has gained. Of longer probes that are
-        as good as the best, the one with the fewest departures from the defaults wins, and then
-        the one with the lowest peak.
+        What stands before a stage stays, unless a probe of the stage is better: by a standard error
+        over the batches or by 2 % of what it has gained, and by 0.2 % of that at least. Of longer
+        probes that are as good as the best, the one with the fewest departures from the defaults
+        wins, and then the one with the lowest peak.
 
         Args:
             first: The probe that the search over peaks chose.
@@ -145,11 +145,10 @@ class Recipe:
         rivals = ranked(stage.probes if is_longer else (standing, *stage.probes))
         if not rivals:
             return standing
-        best = rivals[0]
-        equal = [p for p in rivals if p.is_as_good_as(best) or is_near(p, best, _NO_DIFFERENCE)]
+        equal = [probe for probe in rivals if _is_equal(probe, rivals[0])]
         if is_longer:
             return min(equal, key=self._departures)
-        return standing if standing in equal else best
+        return standing if standing in equal else rivals[0]
 
     def _departures(self, probe: Probe) -> tuple[bool, bool, float]:
         is_other = bool(self.weight_decays) and probe.weight_decay != self.start.weight_decay
@@ -227,6 +226,12 @@ def ranked(probes: Iterable[Probe]) -> list[Probe]:
 def is_near(probe: Probe, best: Probe, part: float = _SMALL) -> bool:
     """Return whether a loss is larger by less than a part of what the best has gained."""
     return probe.rank <= best.rank + part * best.gain
+
+
+def _is_equal(probe: Probe, best: Probe) -> bool:
+    if is_near(probe, best, _NO_DIFFERENCE):
+        return True
+    return is_near(probe, best) and not is_clearly_larger(probe.scores, best.scores, errors=1.0)
 
 
 def _lowest(curve: LRCurve) -> float:
