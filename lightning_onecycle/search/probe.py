@@ -13,7 +13,7 @@ from lightning_onecycle.range_test.json_file import read_losses, written
 
 COMPLETED = "completed"
 _LOSSES = ("losses", "half", "scores")
-_CLEAR, _FEWEST_PAIRS = 3.0, 4
+_CLEAR, FEWEST_PAIRS = 3.0, 4
 _SMALL = 0.02
 """A difference in loss that does not matter, as a fraction of what the training has gained."""
 
@@ -96,7 +96,7 @@ class Probe:
         """
         if not (self.is_complete and other.is_complete):
             return self.rank > other.rank
-        if min(len(self.scores), len(other.scores)) < _FEWEST_PAIRS:
+        if min(len(self.scores), len(other.scores)) < FEWEST_PAIRS:
             return not self._is_near(other)
         return is_clearly_larger(self.scores, other.scores)
 
@@ -122,7 +122,7 @@ def is_clearly_larger(
         >>> is_clearly_larger([1.9, 1.2, 3.9, 3.2], [1.0, 2.0, 3.0, 4.0])
         False
     """
-    if len(scores) != len(others) or len(scores) < _FEWEST_PAIRS:
+    if len(scores) != len(others) or len(scores) < FEWEST_PAIRS:
         return False
     apart = [a - b for a, b in zip(scores, others, strict=True)]
     if not all(map(math.isfinite, apart)):

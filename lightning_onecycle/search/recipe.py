@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.search.probe import Probe, is_clearly_larger
+from lightning_onecycle.search.probe import FEWEST_PAIRS, Probe, is_clearly_larger
 from lightning_onecycle.search.recipe_plan import ROUNDS
 from lightning_onecycle.search.recipe_settings import Momentum
 
 WEIGHT_DECAY, MOMENTUM = "weight decay", "momentum"
-_SMALL, _NO_DIFFERENCE = 0.02, 0.002  # parts of what has been gained
+# Parts of what has been gained: what noise may hide, also where it is not known, and no difference.
+_SMALL, _SMALL_WITHOUT_NOISE, _NO_DIFFERENCE = 0.02, 0.005, 0.002
 _AROUND = 0.2  # decades around the lowest loss
 _SAME_RATE = 10.0**0.2  # rates that are closer together are not told apart
 
@@ -124,9 +125,9 @@ class Recipe:
         """Return the probe that stands after all stages, or before one of them.
 
         What stands before a stage stays, unless a probe of the stage is better: by a standard error
-        over the batches or by 2 % of what it has gained, and by 0.2 % of that at least. Of longer
-        probes that are as good as the best, the one with the fewest departures from the defaults
-        wins, and then the one with the lowest peak.
+        over the batches or by 2 % of what it has gained, and by 0.2 % of that at least; where the
+        noise is not known, by 0.5 %. Of longer probes that are as good as the best, the one with
+        the fewest departures from the defaults wins, and then the one with the lowest peak.
 
         Args:
             first: The probe that the search over peaks chose.
@@ -229,6 +230,8 @@ def is_near(probe: Probe, best: Probe, part: float = _SMALL) -> bool:
 
 
 def _is_equal(probe: Probe, best: Probe) -> bool:
+    if min(len(probe.scores), len(best.scores)) < FEWEST_PAIRS:
+        return is_near(probe, best, _SMALL_WITHOUT_NOISE)
     if is_near(probe, best, _NO_DIFFERENCE):
         return True
     return is_near(probe, best) and not is_clearly_larger(probe.scores, best.scores, errors=1.0)

@@ -22,19 +22,32 @@ class Shares(NamedTuple):
     peaks: int
 
 
-def steps_of_tests(budget: int, tests: int, num_training: int | None = None) -> int:
-    """Return the steps of each range test: together a fifth of the budget, each at most 300.
+def steps_of_tests(
+    total_steps: int, budget: int, tests: int, num_training: int | None = None
+) -> int:
+    """Return the steps of each range test, 300 at most.
+
+    Together they have a fifth of the budget, or a quarter where that is fewer than 100 steps, and
+    all of it where no probes fit in beside them.
 
     Args:
+        total_steps: Optimizer steps of the training.
         budget: Steps that may be spent.
-        tests: How many there are.
+        tests: How many tests there are.
         num_training: Steps of each, where they are given.
 
     Example:
-        >>> steps_of_tests(3000, 4), steps_of_tests(60_000, 4)
+        >>> steps_of_tests(1000, 3000, 4), steps_of_tests(20_000, 60_000, 4)
         (150, 300)
+        >>> steps_of_tests(100, 30, 3)
+        10
     """
-    return num_training or min(300, max(budget // 5, min(100, budget // 4)) // tests)
+    if num_training is not None:
+        return num_training
+    together = max(budget // 5, min(100, budget // 4))
+    if not probe_steps(total_steps, budget - together)[0]:
+        together = budget
+    return min(300, together // tests)
 
 
 def shares(total_steps: int, left: int, others: int) -> Shares:

@@ -110,10 +110,11 @@ class _Run:
         self.schedule = survey.schedule or one_cycle()
         self.grid: tuple[float | None, ...] = recipe.weight_decays or (None,)
         self.momenta = [pair for pair in recipe.momenta if pair != recipe.own_momentum]
-        self.test_steps = steps_of_tests(budget, len(self.grid), options["num_training"])
-        if self.test_steps < _FEWEST_STEPS or self.test_steps * len(self.grid) > budget:
+        given, tests = options["num_training"], len(self.grid)
+        self.test_steps = steps_of_tests(self.total, budget, tests, given)
+        if self.test_steps < _FEWEST_STEPS or self.test_steps * tests > budget:
             raise ValueError(
-                f"cost must be enough for {len(self.grid)} range tests of"
+                f"cost must be enough for {tests} range tests of"
                 f" {max(self.test_steps, _FEWEST_STEPS)} steps, got {budget} of the training's"
                 f" {self.total}"
             )

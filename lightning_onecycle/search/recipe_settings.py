@@ -49,12 +49,8 @@ def checked_grid(weight_decays: Any) -> tuple[float, ...]:
     """
     if weight_decays is None:
         return ()
-    rule = "a list of one number >= 0 or more"
-    values = _listed("weight_decays", weight_decays, rule)
-    grid = [
-        number(f"weight_decays[{i}]", value, ">= 0", lambda v: v >= 0)
-        for i, value in enumerate(values)
-    ]
+    values = _listed("weight_decays", weight_decays, "a list of one number >= 0 or more")
+    grid = [number("weight_decays", value, ">= 0, each", lambda v: v >= 0) for value in values]
     if len(set(grid)) < len(grid):
         raise ValueError(f"weight_decays must differ from each other, got {weight_decays!r}")
     return tuple(sorted(grid))
@@ -69,17 +65,15 @@ def checked_momenta(momenta: Any) -> tuple[Momentum, ...]:
     """
     if momenta is None:
         return ()
-    rule = "a list of numbers and pairs (ends, peak), one or more"
     pairs: list[Momentum] = []
-    for i, value in enumerate(_listed("momenta", momenta, rule)):
+    for value in _listed("momenta", momenta, "a list of numbers and pairs (ends, peak)"):
         is_pair = isinstance(value, Sequence) and not isinstance(value, str)
         pair = tuple(value) if is_pair else (value, value)
         if len(pair) != 2:
-            raise ValueError(f"momenta[{i}] must be a number or a pair (ends, peak), got {value!r}")
-        ends = number(f"momenta[{i}]", pair[0], "in (0, 1)", lambda v: 0 < v < 1)
-        rule = f"in (0, 1) and at the peak at most {ends:g}, as at the ends"
-        holds = partial(_is_within, ends)
-        pairs.append((ends, number(f"momenta[{i}]", pair[1], rule, holds)))
+            raise ValueError(f"momenta must be numbers or pairs (ends, peak), got {value!r}")
+        ends = number("momenta", pair[0], "in (0, 1), each", lambda v: 0 < v < 1)
+        rule = f"> 0 at the peak, and at most {ends:g} as at the ends"
+        pairs.append((ends, number("momenta", pair[1], rule, partial(_is_within, ends))))
     if len(set(pairs)) < len(pairs):
         raise ValueError(f"momenta must differ from each other, got {momenta!r}")
     return tuple(pairs)
