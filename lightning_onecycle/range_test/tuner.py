@@ -15,6 +15,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_onecycle._checks import refuse_unknown_arguments
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.batch_size import scale_batch_size
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import checked, run
@@ -198,6 +199,46 @@ class Tuner:
         is_recipe = bool(options["weight_decays"] or options["momenta"])
         found: Search = self._launch(run_recipe if is_recipe else run_search, *what, options)
         return found
+
+    def scale_batch_size(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        method: str = "fit",
+        **arguments: Any,
+    ) -> int | None:
+        """Find the largest batch size that fits into memory, as Lightning's method of this name.
+
+        Lightning's own runs on a copy of the module. It leaves no trace but the batch size, which
+        is set in the module, the data module and their hparams, where they have it.
+
+        Args:
+            model: As for Lightning's method, like all the others.
+            train_dataloaders: See there. Loaders cannot be rebuilt: give a data module.
+            val_dataloaders: See there.
+            dataloaders: See there.
+            datamodule: See there.
+            method: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+            **arguments: ``mode``, ``steps_per_trial``, ``init_val``, ``max_trials``,
+                ``batch_arg_name``, and in recent releases ``margin`` and ``max_val``.
+
+        Returns:
+            The batch size, or None with ``fast_dev_run``.
+
+        Raises:
+            TypeError: If ``model`` is no LightningModule, or there is no such argument.
+            ValueError: If the strategy is a distributed one.
+            MisconfigurationException: If loaders are given, or nothing has the batch size.
+        """
+        given = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        data = dict(zip(("train_dataloaders", "val_dataloaders"), given[1:3], strict=True))
+        data["dataloaders"] = dataloaders
+        model = getattr(model, "_orig_mod", model)
+        arguments = {"method": method, **arguments}
+        return scale_batch_size(self.trainer, model, data, given[3], arguments)
 
     def _checked(
         self, model: Any, train_dataloaders: Any, val_dataloaders: Any, datamodule: Any
