@@ -95,7 +95,7 @@ def round_of(name: str, total_steps: int, left: int, length: int) -> tuple[int, 
         The two, or zeros where not even two probes fit in.
 
     Example:
-        >>> [round_of(FIRST_ROUND, 1000, left, 175) for left in (1600, 1000, 800, 600)]
+        >>> [round_of("longer trainings", 1000, left, 175) for left in (1600, 1000, 800, 600)]
         [(500, 3), (500, 2), (400, 2), (0, 0)]
     """
     part, most = ROUNDS[name]

@@ -89,7 +89,7 @@ class Search:
 
     @property
     def weight_decay(self) -> float | None:
-        """The weight decay to train with, or None: the optimizer's own.
+        """The weight decay to train with, or None where the optimizer's own stays.
 
         It is that of the parameter group with the largest. The others keep their ratio to it.
         """
@@ -99,7 +99,7 @@ class Search:
 
     @property
     def momentum(self) -> tuple[float, float] | None:
-        """The momentum at the ends and at the peak of the cycle, or None: the schedule's own."""
+        """The momentum at the ends and at the peak, or None where the schedule's own stays."""
         return None if self.chosen is None else self.chosen.momentum
 
     @property
