@@ -2,6 +2,8 @@
 
 import json
 import math
+import signal
+import time
 from functools import partial
 
 import pytest
@@ -11,7 +13,7 @@ from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from conftest import quiet_trainer, two_processes
-from forks import run
+from forks import run, start
 from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, one_cycle, step_decay
 from lightning_onecycle.search import Probe
 from lightning_onecycle.search.recipe import MOMENTUM, WEIGHT_DECAY, DecayTest, Recipe, Stage
@@ -567,3 +569,33 @@ def test_a_recipe_and_then_the_training_with_what_it_found(tmp_path):
     assert code == 1
     assert "lr_find.weight_decays must be >= 0, each, got -1" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_a_recipe_that_ctrl_c_ends_goes_on_with_the_same_command(tmp_path):
+    options = ["trainer=cpu", "trainer.max_epochs=20", "trainer.enable_progress_bar=false"]
+    options += ["lr_find=recipe", f"hydra.run.dir={tmp_path}", "resume=auto"]
+    process = start(*options)
+    file = tmp_path / "recipe.json"
+    while process.poll() is None and not (file.is_file() and Search.load(file).probes):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    partly = Search.load(file)
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
+    code, output = run(*options)
+    assert code == 0, output
+    found = Search.load(file)
+    assert f"goes on after {partly.steps:,} of 1,080 steps" in output
+    assert found.probes[: len(partly.probes)] == partly.probes
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["status"] == "completed"
+    assert result["search_steps"] == found.steps <= 1080
+    # The file stands for the peak in a training with the same settings.
+    command = output.split("the same without the recipe: python train.py ")[1].splitlines()[0]
+    saved = (*command.split(), f"lr_find.curve={file}", f"hydra.run.dir={tmp_path / 'saved'}")
+    code, output = run(*saved)
+    assert code == 0, output
+    again = json.loads((tmp_path / "saved" / "result.json").read_text())
+    assert again["metrics"]["val/loss"] == result["metrics"]["val/loss"]
