@@ -519,8 +519,8 @@ def test_a_recipe_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, c
     (line,) = [line for line in said() if line.startswith("The recipe costs")]
     assert line == (
         "The recipe costs at most 3 of the training: 300 of 100 steps. 3 range tests of up to 25,"
-        " then short trainings of 20: 3 peaks, 2 weight decays, 1 momenta; then longer ones of the"
-        " best."
+        " then short trainings of 20: 3 for peaks, 2 for weight decays, 1 for momenta; then longer"
+        " ones of the best."
     )
     assert "recipe" in capsys.readouterr().err
 

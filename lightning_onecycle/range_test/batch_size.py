@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -11,6 +10,7 @@ from lightning.pytorch.tuner.tuning import Tuner as LightningTuner
 from lightning_onecycle._checks import refuse_unknown_arguments
 from lightning_onecycle._lightning import class_for
 from lightning_onecycle.isolation import isolated
+from lightning_onecycle.range_test.attributes import get, put
 
 
 def scale_batch_size(
@@ -45,24 +45,12 @@ def scale_batch_size(
         )
     if size is not None:
         name = arguments.get("batch_arg_name", "batch_size")
-        for holder in _holders(model, datamodule, name):
-            if isinstance(holder, MutableMapping):
-                holder[name] = size
-            else:
-                setattr(holder, name, size)
+        owners = (model, datamodule)
+        for holder in (*owners, *(getattr(owner, "hparams", None) for owner in owners)):
+            if get(holder, name) is not None:
+                put(holder, name, size)
     return size
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
     """Stand in for what Lightning does to a module that it gives back."""
-
-
-def _holders(model: Any, datamodule: Any, name: str) -> Iterator[Any]:
-    """Yield what has the batch size: the module, the data module and their hparams."""
-    for owner in (model, datamodule):
-        for holder in (owner, getattr(owner, "hparams", None)):
-            if isinstance(holder, MutableMapping):
-                if name in holder:
-                    yield holder
-            elif hasattr(holder, name):
-                yield holder

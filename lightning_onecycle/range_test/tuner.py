@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -15,6 +14,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_onecycle._checks import refuse_unknown_arguments
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.attributes import holders_of_lr, update
 from lightning_onecycle.range_test.batch_size import scale_batch_size
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
@@ -117,10 +117,10 @@ class Tuner:
             val_batches=val_batches,
         )
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
-        holders = list(_holders(model, attr_name)) if update_attr else []
+        holders = list(holders_of_lr(model, attr_name)) if update_attr else []
         curve: LRCurve = self._launch(run, *what, options)
         if update_attr:
-            _update(holders, curve)
+            update(holders, curve)
         return curve
 
     def search(
@@ -289,42 +289,3 @@ def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None
             f" {type(given).__name__}, which is one of the other Lightning: import both from the"
             " same."
         )
-
-
-def _holders(model: LightningModule, attr_name: str) -> Iterator[tuple[Any, str]]:
-    """Yield each object or mapping that has the attribute, and the last part of its name."""
-    found = False
-    for name in [attr_name] if attr_name else ["lr", "learning_rate"]:
-        *path, last = name.split(".")
-        for holder in (model, getattr(model, "hparams", {})):
-            for part in path:
-                holder = _get(holder, part)
-            if _get(holder, last) is not None:
-                found = True
-                yield holder, last
-        if found:
-            return
-    wanted = f"attribute {attr_name!r}" if attr_name else "attribute 'lr' or 'learning_rate'"
-    raise AttributeError(
-        f"update_attr=True needs an {wanted} in {type(model).__name__} or its hparams. The curve"
-        " itself needs none: without update_attr it is returned, for you to use."
-    )
-
-
-def _get(holder: Any, name: str) -> Any:
-    if isinstance(holder, MutableMapping):
-        return holder.get(name)
-    return getattr(holder, name, None)
-
-
-def _update(holders: list[tuple[Any, str]], curve: LRCurve) -> None:
-    suggestion = curve.suggest()
-    if suggestion.lr is None:
-        rank_zero_warn(f"The learning rate stays as it is: {suggestion.reason}.")
-        return
-    for holder, name in holders:
-        if isinstance(holder, MutableMapping):
-            holder[name] = suggestion.lr
-        else:
-            setattr(holder, name, suggestion.lr)
-    rank_zero_info(f"{holders[0][1]} is {suggestion.lr:.3g} now: {suggestion.reason}.")

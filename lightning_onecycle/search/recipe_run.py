@@ -137,7 +137,7 @@ class _Run:
         tests, others = len(self.grid), len(self.grid) - 1 + len(self.momenta)
         length, _ = shares(self.total, self.budget - tests * self.test_steps, others)
         counts = {"peaks": PEAKS, "weight decays": tests - 1, "momenta": len(self.momenta)}
-        listed = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        listed = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
         trainings = (
             f"then short trainings of {length:,}: {listed}; then longer ones of the best"
             if length
