@@ -34,7 +34,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import (
     UsageError,
@@ -51,6 +51,7 @@ from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.interrupt import Requeue, requeue, signals_taken
 from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
+from experiments.recipe import RECIPE, show_recipe, train_with
 from experiments.resume import (
     AUTO,
     CHECKPOINT,
@@ -186,10 +187,16 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         check_resume(cfg, directory, task)
     connect(loggers)
     with failures_told_to(loggers):
-        if cfg.lr_find.mode == "search":
+        if cfg.lr_find.mode in ("search", "recipe"):
             search = search_peak(cfg, trainer, task, data, directory)
             record.facts["search_steps"] = search.steps
             scheduling.max_lr = peak_of(search.suggest(), cfg)
+            if cfg.lr_find.mode == "recipe":
+                scheduling.schedule = search.callback().schedule
+                train_with(search, cfg)
+                task.optimizer = optimizer_of(cfg)
+                record.facts["weight_decay"] = cfg.optimizer.weight_decay
+                record.facts["momentum"] = scheduling.schedule.momentum
         elif cfg.lr_find.mode != "off":
             found = find_peak(cfg, trainer, task, data, schedule, directory)
             if cfg.lr_find.mode == "only":
@@ -254,10 +261,13 @@ def search_peak(
     data: LightningDataModule,
     directory: Path,
 ) -> Search:
-    """Search, or go on with what there is of a search; leave its file and its picture."""
-    path = directory / SEARCH
-    names = ("cost", "min_lr", "max_lr", "early_stop_threshold", "val_batches")
-    options = {name: cfg.lr_find[name] for name in names}
+    """Search, or go on with what there is of a search; leave its file and its pictures."""
+    is_recipe = cfg.lr_find.mode == "recipe"
+    path = directory / (RECIPE if is_recipe else SEARCH)
+    names = ["cost", "min_lr", "max_lr", "early_stop_threshold", "val_batches"]
+    names += ["weight_decays", "momenta"] if is_recipe else []
+    found = OmegaConf.to_container(cfg.lr_find, resolve=True)
+    options = {name: found[name] for name in names}
     if cfg.lr_find.num_training is not None:
         options["num_training"] = cfg.lr_find.num_training
     try:
@@ -267,7 +277,10 @@ def search_peak(
             search = Tuner(trainer).search(task, datamodule=data, file=path, **options)
     except ValueError as error:
         raise UsageError(named("lr_find", error)) from error
-    show_search(search, trainer.loggers, directory)
+    if is_recipe:
+        show_recipe(search, cfg, trainer.loggers, directory)
+    else:
+        show_search(search, trainer.loggers, directory)
     return search
 
 

@@ -49,7 +49,8 @@ def check(cfg: DictConfig) -> None:
             if isinstance(value, str):  # Hydra reads "no" as text, which Python takes for true
                 raise ValueError(f"{key} must be true or false, got {value!r}")
         choice("budget", cfg.budget, ("steps", "time"))
-        choice("lr_find.mode", cfg.lr_find.mode, ("off", "only", "then_fit", "search"))
+        modes = ("off", "only", "then_fit", "search", "recipe")
+        choice("lr_find.mode", cfg.lr_find.mode, modes)
         choice("lr_find.method", cfg.lr_find.method, tuple(METHODS))
         number("optimizer.lr", cfg.optimizer.lr, "> 0", lambda v: v > 0)
         number("optimizer.weight_decay", cfg.optimizer.weight_decay, ">= 0", lambda v: v >= 0)
@@ -80,7 +81,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
     if cfg.lr_scaling.rule is not None and (
-        cfg.lr_find.curve or cfg.lr_find.mode in ("then_fit", "search")
+        cfg.lr_find.curve or cfg.lr_find.mode in ("then_fit", "search", "recipe")
     ):
         raise UsageError(
             "lr_scaling.rule must be null with a range test, which finds the peak for the batch"

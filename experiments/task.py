@@ -66,9 +66,9 @@ class Classifier(LightningModule):
         self.log("train/loss_step", loss)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure one batch of the validation split."""
-        self._step("val", batch)
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Measure one batch of the validation split; a search compares losses batch by batch."""
+        return self._step("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure one batch of the test set."""

@@ -239,6 +239,18 @@ def weight_decay(group: Group) -> float | None:
     return value.item() if hasattr(value, "item") else value  # a tensor's, NumPy's
 
 
+def set_weight_decay(groups: list[Group], value: float) -> None:
+    """Give the largest weight decay of the groups a value; the others keep their ratio to it.
+
+    So a group without weight decay, as of biases and norms, stays without. Where no group has any,
+    all get the value.
+    """
+    decays = [weight_decay(group) or 0.0 for group in groups]
+    largest = max(decays)
+    for group, decay in zip(groups, decays, strict=True):
+        set_value(group, "weight_decay", value * (decay / largest) if largest else value)
+
+
 def only_makes_state(optimizer: Optimizer, args: Any, kwargs: Any) -> bool:
     """Whether a step trains nothing, and is taken to have the optimizer make its state.
 

@@ -22,6 +22,7 @@ from lightning_onecycle._resume import (
     steps_taken,
 )
 from lightning_onecycle._schedule_log import ScheduleLog
+from lightning_onecycle._searched import refuse_other_settings
 from lightning_onecycle._watch import Watch
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.scheduler import ScheduleLR
@@ -55,6 +56,7 @@ class ScheduleCallback(Callback):
         max_lr: None: the ``lr`` that each optimizer was given is the peak. A number: the peak of
             the optimizer's largest group; the others keep their ratio to it. A sequence: one peak
             for each parameter group of the one optimizer. `LRCurve`, `Search`: what it suggests.
+            A search that has also chosen a weight decay or a momentum refuses a fit with others.
         budget: ``"steps"``, or ``"time"``: the schedule ends when the trainer's ``max_time`` does,
             at whatever pace the steps are taken.
 
@@ -89,6 +91,7 @@ class ScheduleCallback(Callback):
         self.schedule = schedule
         self.total_steps = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.max_lr = peak(max_lr)
+        self._searched: Any = max_lr if getattr(max_lr, "recipe", None) else None
         self.budget = choice("budget", budget, ("steps", "time"))
         self.own_schedulers = choice("own_schedulers", own_schedulers, ("replace", "refuse"))
         if self.budget == "time" and self.total_steps is not None:
@@ -123,6 +126,8 @@ class ScheduleCallback(Callback):
             total_steps=self.total_steps or _PROVISIONAL_STEPS,
             max_lr=self.max_lr,
         )
+        if self._searched is not None:
+            refuse_other_settings(self._searched, trainer.optimizers[0], self.schedule)
         name, peak_is_given = type(self).__name__, self.max_lr is not None
         self._installed = Installed(trainer, make, name, peak_is_given=peak_is_given)
         self._has_ended = bool(self._saved.get("has_ended"))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -180,6 +180,64 @@ class Schedule:
         """The momentum where the learning rate is highest, or None where it is not scheduled."""
         ends = (phase.at(progress) for phase in self.phases for progress in (0.0, 1.0))
         return max(ends, key=lambda point: point.lr).momentum
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Return the phases as `json.dump` takes them."""
+        return [asdict(phase) for phase in self.phases]
+
+    @classmethod
+    def from_list(cls, phases: Sequence[dict[str, Any]]) -> Schedule:
+        """Make a schedule of what `to_list` returned."""
+        return cls(tuple(Phase(**phase) for phase in phases))
+
+    @property
+    def momentum(self) -> Span | None:
+        """The momentum at the start and at the peak, or None where it is not scheduled.
+
+        Example:
+            >>> from lightning_onecycle import one_cycle
+            >>> one_cycle().momentum
+            (0.95, 0.85)
+        """
+        first = next(phase for phase in self.phases if phase.fraction > 0).at(0.0).momentum
+        peak = self.peak_momentum
+        return None if first is None or peak is None else (first, peak)
+
+    def with_momentum(self, ends: float, peak: float) -> Schedule:
+        """Return the same schedule with a momentum that runs against the learning rate.
+
+        It is ``ends`` where the learning rate is that of the start or lower, ``peak`` where the
+        rate is highest, and in proportion between them. With equal values it is constant.
+
+        Args:
+            ends: Momentum at the start, in [0, 1).
+            peak: Momentum at the peak, in [0, 1).
+
+        Returns:
+            The schedule.
+
+        Raises:
+            ValueError: If a value is outside its range.
+
+        Example:
+            >>> from lightning_onecycle import one_cycle
+            >>> one_cycle().with_momentum(0.9, 0.8) == one_cycle(base_momentum=0.8,
+            ...                                                  max_momentum=0.9)
+            True
+        """
+        start = next(phase for phase in self.phases if phase.fraction > 0).lr[0]
+        highest = max(lr for phase in self.phases for lr in phase.lr)
+
+        def at(lr: float) -> float:
+            above = lr - start if highest > start else lr
+            share = max(above, 0.0) / ((highest - start) or highest)
+            return ends * (1.0 - share) + peak * share
+
+        return Schedule(
+            tuple(
+                replace(phase, momentum=(at(phase.lr[0]), at(phase.lr[1]))) for phase in self.phases
+            )
+        )
 
     @property
     def schedules_weight_decay(self) -> bool:

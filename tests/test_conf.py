@@ -164,7 +164,7 @@ def test_a_range_test_has_every_key_and_the_defaults_of_python(name):
     assert config["mode"] == name
     theirs = defaults_of(Tuner.lr_find)
     names = ("min_lr", "max_lr", "num_training", "early_stop_threshold", "val_batches")
-    if name == "search":
+    if name in ("search", "recipe"):
         theirs = {**theirs, "num_training": None}  # as the cost of the search allows
     assert {name: config[name] for name in names} == {name: theirs[name] for name in names}
 

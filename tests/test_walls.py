@@ -40,6 +40,10 @@ PURE = [
     "search/probe.py",
     "search/plan.py",
     "search/result.py",
+    "search/recipe.py",
+    "search/recipe_plan.py",
+    "search/recipe_report.py",
+    "search/recipe_settings.py",
     "_files.py",
 ]
 

@@ -111,7 +111,7 @@ class LRCurve:
         The noise is taken from the curve itself, by a median that a blow-up does not reach. The
         range of pure noise is about 3; below about 6 a curve shows nothing, see `suggest`.
         """
-        return self._reading().significance
+        return self.reading().significance
 
     def smoothed(self, sigma: float | None = None) -> list[float]:
         r"""Return the losses, smoothed over the logarithm of the learning rate and without lag.
@@ -195,12 +195,12 @@ class LRCurve:
         if method not in METHODS:
             options = ", ".join(map(repr, METHODS))
             raise ValueError(f"method must be one of {options} or a function, got {method!r}")
-        reading = self._reading()
+        reading = self.reading()
         return Suggestion(None, reading.problem) if reading.problem else METHODS[method](reading)
 
     def suggestions(self) -> dict[str, Suggestion]:
         """Return what each named method suggests."""
-        reading = self._reading()
+        reading = self.reading()
         if reading.problem:
             return dict.fromkeys(METHODS, Suggestion(None, reading.problem))
         return {name: method(reading) for name, method in METHODS.items()}
@@ -302,11 +302,12 @@ class LRCurve:
     def _sigma(self) -> float:
         return 0.3 * SIGMA if self.mode == "linear" else SIGMA
 
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """Return the curve as the methods see it: smoothed, with its minimum and its edge."""
         return read(self.lrs, self.losses, self._sigma)
 
     def _ask(self, rule: Rule) -> Suggestion:
-        reading = self._reading()
+        reading = self.reading()
         name = getattr(rule, "__name__", type(rule).__name__)
         if not reading.lrs:
             return Suggestion(None, reading.problem)

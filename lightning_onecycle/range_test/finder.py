@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, refuse_unknown_arguments
+from lightning_onecycle._searched import refuse_other_settings
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
@@ -206,6 +207,7 @@ class LRFinder(StartsRangeTests):
             )
 
             if isinstance(self.found, Search):
+                refuse_other_settings(self.found, trainer.optimizers[0], schedule)
                 self._tell_another_length(trainer, self.found.total_steps)
 
     def _tell_another_length(self, trainer: Trainer, searched_for: int) -> None:

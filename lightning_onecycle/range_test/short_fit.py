@@ -39,6 +39,8 @@ class ShortFit(Callback):
         bar: A progress bar of ``tqdm``'s, to be moved by each step. None: none.
 
     Attributes:
+        weight_decay: That of the group with the largest; the others keep their ratio to it. None:
+            the optimizer's own.
         left_out: Callbacks of the training that take no part.
         original: What the trained module is a copy of.
         attempted: Optimizer steps, with those that a gradient scaler skipped.
@@ -51,6 +53,7 @@ class ShortFit(Callback):
     def __init__(self, num_training: int, bar: Any = None) -> None:
         super().__init__()
         self.num_training, self.bar = num_training, bar
+        self.weight_decay: float | None = None
         self.left_out: list[Any] = []
         self.original: LightningModule | None = None
         self.lrs: list[float] = []
@@ -114,6 +117,8 @@ class ShortFit(Callback):
         (optimizer,) = optimizers
         _groups.check_lrs(optimizer)
         _groups.unshare(optimizer.param_groups, "lr", optimizer.defaults.get("lr"))
+        if self.weight_decay is not None:
+            _groups.set_weight_decay(optimizer.param_groups, self.weight_decay)
         schedule, peaks = self.lay(trainer, optimizer)
         found = [config.scheduler for config in trainer.lr_scheduler_configs]
         foreign = [scheduler for scheduler in found if not isinstance(scheduler, ScheduleLR)]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.fabric.utilities import rank_zero_info, rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
@@ -15,10 +14,13 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning_onecycle._checks import refuse_unknown_arguments
 from lightning_onecycle._lightning import class_for, lightning_of, of_either_lightning
 from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.attributes import holders_of_lr, update
+from lightning_onecycle.range_test.batch_size import scale_batch_size
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.run import checked, run
 from lightning_onecycle.range_test.short_fit import ShortFit
+from lightning_onecycle.search.recipe_run import run_recipe
 from lightning_onecycle.search.result import Search
 from lightning_onecycle.search.run import run_search, search_options
 
@@ -115,10 +117,10 @@ class Tuner:
             val_batches=val_batches,
         )
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
-        holders = list(_holders(model, attr_name)) if update_attr else []
+        holders = list(holders_of_lr(model, attr_name)) if update_attr else []
         curve: LRCurve = self._launch(run, *what, options)
         if update_attr:
-            _update(holders, curve)
+            update(holders, curve)
         return curve
 
     def search(
@@ -129,6 +131,8 @@ class Tuner:
         *,
         val_dataloaders: Any = None,
         cost: float = 1.0,
+        weight_decays: Sequence[float] | None = None,
+        momenta: Sequence[float | tuple[float, float]] | None = None,
         schedule: Schedule | None = None,
         file: str | Path | None = None,
         **lr_find_arguments: Any,
@@ -150,7 +154,17 @@ class Tuner:
             datamodule: As for ``Trainer.fit``.
             val_dataloaders: As for ``Trainer.fit``. All that the training validates on is used.
             cost: What may be spent, as a fraction of the optimizer steps of the training to come.
-                Below about 0.35 there is a range test alone.
+                Below about 0.35 there is a range test alone. The recipe wants 3.
+            weight_decays: Those to choose from. With these or with ``momenta`` the search is
+                Smith's recipe (arXiv:1803.09820, section 5): a range test for each weight decay,
+                short trainings at several peaks, at the weight decays that the curves cannot tell
+                apart and at the momenta, and longer ones at the settings that are then left. Groups
+                keep their ratio to the one with the largest, and are without weight decay if they
+                are without it in the optimizer and others are not.
+            momenta: Those to choose from beside the schedule's own: a pair, at the ends and at the
+                peak, or a number, throughout. With another momentum :math:`m` than :math:`m_0` at
+                the peak, SGD is tried at the peak times :math:`(1 - m) / (1 - m_0)`, which keeps
+                the effective rate, and also at the same peak if the cost allows it.
             schedule: What the peak is for. None: that of the trainer's `ScheduleCallback`, or of
                 the scheduler that ``configure_optimizers`` returns, or else `one_cycle`.
             file: Where the search is saved after each of its parts. It goes on with what is there.
@@ -159,7 +173,8 @@ class Tuner:
                 test.
 
         Returns:
-            The search. ``OneCycle(max_lr=search)`` trains at its peak.
+            The search. ``OneCycle(max_lr=search)`` trains at its peak, ``search.callback()`` also
+            with its momentum; the weight decay is ``search.weight_decay``.
 
         Raises:
             TypeError: If ``model`` is no LightningModule, or there is no such argument.
@@ -178,10 +193,52 @@ class Tuner:
         """
         refuse_unknown_arguments("search", lr_find_arguments, checked)
         for_test = checked(schedule=schedule, **lr_find_arguments)
-        options = search_options(cost, file, for_test, lr_find_arguments.get("num_training"))
+        num_training = lr_find_arguments.get("num_training")
+        options = search_options(cost, file, for_test, num_training, weight_decays, momenta)
         what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
-        found: Search = self._launch(run_search, *what, options)
+        is_recipe = bool(options["weight_decays"] or options["momenta"])
+        found: Search = self._launch(run_recipe if is_recipe else run_search, *what, options)
         return found
+
+    def scale_batch_size(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        method: str = "fit",
+        **arguments: Any,
+    ) -> int | None:
+        """Find the largest batch size that fits into memory, as Lightning's method of this name.
+
+        Lightning's own runs on a copy of the module. It leaves no trace but the batch size, which
+        is set in the module, the data module and their hparams, where they have it.
+
+        Args:
+            model: As for Lightning's method, like all the others.
+            train_dataloaders: See there. Loaders cannot be rebuilt: give a data module.
+            val_dataloaders: See there.
+            dataloaders: See there.
+            datamodule: See there.
+            method: ``"fit"``, ``"validate"``, ``"test"`` or ``"predict"``.
+            **arguments: ``mode``, ``steps_per_trial``, ``init_val``, ``max_trials``,
+                ``batch_arg_name``, and in recent releases ``margin`` and ``max_val``.
+
+        Returns:
+            The batch size, or None with ``fast_dev_run``.
+
+        Raises:
+            TypeError: If ``model`` is no LightningModule, or there is no such argument.
+            ValueError: If the strategy is a distributed one.
+            MisconfigurationException: If loaders are given, or nothing has the batch size.
+        """
+        given = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        data = dict(zip(("train_dataloaders", "val_dataloaders"), given[1:3], strict=True))
+        data["dataloaders"] = dataloaders
+        model = getattr(model, "_orig_mod", model)
+        arguments = {"method": method, **arguments}
+        return scale_batch_size(self.trainer, model, data, given[3], arguments)
 
     def _checked(
         self, model: Any, train_dataloaders: Any, val_dataloaders: Any, datamodule: Any
@@ -232,42 +289,3 @@ def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None
             f" {type(given).__name__}, which is one of the other Lightning: import both from the"
             " same."
         )
-
-
-def _holders(model: LightningModule, attr_name: str) -> Iterator[tuple[Any, str]]:
-    """Yield each object or mapping that has the attribute, and the last part of its name."""
-    found = False
-    for name in [attr_name] if attr_name else ["lr", "learning_rate"]:
-        *path, last = name.split(".")
-        for holder in (model, getattr(model, "hparams", {})):
-            for part in path:
-                holder = _get(holder, part)
-            if _get(holder, last) is not None:
-                found = True
-                yield holder, last
-        if found:
-            return
-    wanted = f"attribute {attr_name!r}" if attr_name else "attribute 'lr' or 'learning_rate'"
-    raise AttributeError(
-        f"update_attr=True needs an {wanted} in {type(model).__name__} or its hparams. The curve"
-        " itself needs none: without update_attr it is returned, for you to use."
-    )
-
-
-def _get(holder: Any, name: str) -> Any:
-    if isinstance(holder, MutableMapping):
-        return holder.get(name)
-    return getattr(holder, name, None)
-
-
-def _update(holders: list[tuple[Any, str]], curve: LRCurve) -> None:
-    suggestion = curve.suggest()
-    if suggestion.lr is None:
-        rank_zero_warn(f"The learning rate stays as it is: {suggestion.reason}.")
-        return
-    for holder, name in holders:
-        if isinstance(holder, MutableMapping):
-            holder[name] = suggestion.lr
-        else:
-            setattr(holder, name, suggestion.lr)
-    rank_zero_info(f"{holders[0][1]} is {suggestion.lr:.3g} now: {suggestion.reason}.")

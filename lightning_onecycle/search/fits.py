@@ -66,6 +66,8 @@ class ProbeFit(ShortFit):
         schedule: That of the training.
         rival: The best probe so far, or None.
         bar: See `ShortFit`.
+        weight_decay: See `ShortFit`.
+        momentum: At the ends and at the peak. None: that of the schedule.
 
     Attributes:
         judged_by: ``"validation loss"`` or ``"training loss"``.
@@ -80,9 +82,14 @@ class ProbeFit(ShortFit):
         schedule: Schedule,
         rival: Probe | None = None,
         bar: Any = None,
+        *,
+        weight_decay: float | None = None,
+        momentum: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(num_training, bar)
-        self.lr, self.schedule, self.rival = lr, schedule, rival
+        self.lr, self.rival = lr, rival
+        self.weight_decay, self.momentum = weight_decay, momentum
+        self.schedule = schedule if momentum is None else schedule.with_momentum(*momentum)
         self.judged_by = BY_TRAINING
         self.half: list[float] = []
         self.scores: list[float] = []
@@ -109,6 +116,8 @@ class ProbeFit(ShortFit):
             losses=tuple(self.losses),
             half=tuple(self.half),
             scores=tuple(self.scores),
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
         )
 
     # ---- when it is judged --------------------------------------------------------------------

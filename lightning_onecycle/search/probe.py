@@ -13,7 +13,7 @@ from lightning_onecycle.range_test.json_file import read_losses, written
 
 COMPLETED = "completed"
 _LOSSES = ("losses", "half", "scores")
-_CLEAR, _FEWEST_PAIRS = 3.0, 4
+_CLEAR, FEWEST_PAIRS = 3.0, 4
 _SMALL = 0.02
 """A difference in loss that does not matter, as a fraction of what the training has gained."""
 
@@ -32,6 +32,8 @@ class Probe:
         scores: Scores at the end: the validation loss of each batch, or the training losses of the
             last tenth of the steps. Those of two probes are of the same batches, so they are
             compared in pairs.
+        weight_decay: What it was trained with. None: the optimizer's own.
+        momentum: At the ends and at the peak of its cycle. None: the schedule's own.
 
     Example:
         >>> probe = Probe(lr=0.1, loss=0.5, steps=90, stopped="completed")
@@ -46,6 +48,8 @@ class Probe:
     losses: tuple[float, ...] = ()
     half: tuple[float, ...] = ()
     scores: tuple[float, ...] = ()
+    weight_decay: float | None = None
+    momentum: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", number("lr", self.lr, "> 0", lambda v: v > 0))
@@ -53,6 +57,8 @@ class Probe:
         object.__setattr__(self, "steps", whole("steps", self.steps, 0))
         for name in _LOSSES:
             object.__setattr__(self, name, tuple(float(loss) for loss in getattr(self, name)))
+        if self.momentum is not None:
+            object.__setattr__(self, "momentum", tuple(self.momentum))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the probe as `json.dump` takes it."""
@@ -63,7 +69,9 @@ class Probe:
     def from_dict(cls, values: Mapping[str, Any]) -> Probe:
         """Make a probe of what `to_dict` returned."""
         lists = {name: read_losses(values[name]) for name in _LOSSES}
-        return cls(**{name: values[name] for name in ("lr", "loss", "steps", "stopped")}, **lists)
+        plain = {name: values[name] for name in ("lr", "loss", "steps", "stopped")}
+        plain |= {name: values.get(name) for name in ("weight_decay", "momentum")}
+        return cls(**plain, **lists)
 
     @property
     def is_complete(self) -> bool:
@@ -101,7 +109,7 @@ class Probe:
         """
         if not (self.is_complete and other.is_complete):
             return self.rank > other.rank
-        if min(len(self.scores), len(other.scores)) < _FEWEST_PAIRS:
+        if min(len(self.scores), len(other.scores)) < FEWEST_PAIRS:
             return not self._is_near(other)
         return is_clearly_larger(self.scores, other.scores)
 
@@ -120,10 +128,12 @@ def last_tenth(losses: Sequence[float], of: int | None = None) -> Sequence[float
         losses: That of each step.
         of: How many steps there are to be in all. None: those that there are.
     """
-    return losses[-max((of or len(losses)) // 10, _FEWEST_PAIRS) :]
+    return losses[-max((of or len(losses)) // 10, FEWEST_PAIRS) :]
 
 
-def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
+def is_clearly_larger(
+    scores: Sequence[float], others: Sequence[float], errors: float = _CLEAR
+) -> bool:
     r"""Return whether the mean of ``scores`` is larger by three standard errors.
 
     The scores are paired: with the differences :math:`d_i` of :math:`n` batches, if
@@ -135,9 +145,9 @@ def is_clearly_larger(scores: Sequence[float], others: Sequence[float]) -> bool:
         >>> is_clearly_larger([1.9, 1.2, 3.9, 3.2], [1.0, 2.0, 3.0, 4.0])
         False
     """
-    if len(scores) != len(others) or len(scores) < _FEWEST_PAIRS:
+    if len(scores) != len(others) or len(scores) < FEWEST_PAIRS:
         return False
     apart = [a - b for a, b in zip(scores, others, strict=True)]
     if not all(map(math.isfinite, apart)):
         return False
-    return fmean(apart) > _CLEAR * stdev(apart) / math.sqrt(len(apart))
+    return fmean(apart) > errors * stdev(apart) / math.sqrt(len(apart))

@@ -9,18 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_onecycle._checks import number, whole
 from lightning_onecycle._files import write_whole
+from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.json_file import check_format, read_file, to_text
 from lightning_onecycle.range_test.suggest import Suggestion
+from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.probe import Probe
+from lightning_onecycle.search.recipe import Recipe
+from lightning_onecycle.search.recipe_settings import describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from lightning_onecycle.callback import ScheduleCallback
+
 _FORMAT = 1
 _FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
+_NOTABLE = 0.02  # over-fitting that is spoken of
 _PLAIN = ("total_steps", "probe_steps", "cost", "steps", "judged_by", "note")
 
 
@@ -37,6 +44,8 @@ class Search:
         steps: Optimizer steps that were spent.
         judged_by: ``"validation loss"`` or ``"training loss"``.
         note: Why there are no probes, if there are none.
+        schedule: What the peak is for, without a momentum that the recipe has chosen.
+        recipe: What the recipe tried beside the peaks, where it was asked for.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -61,6 +70,8 @@ class Search:
     steps: int = 0
     judged_by: str = "validation loss"
     note: str = ""
+    schedule: Schedule | None = None
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.curve, LRCurve):
@@ -72,14 +83,42 @@ class Search:
 
     @property
     def conditions(self) -> Conditions | None:
-        """What the search ran under."""
-        return self.curve.conditions
+        """What the search ran under, with the weight decay and the momentum that it chose."""
+        if self.recipe is None:
+            return self.curve.conditions
+        return self.recipe.conditions_with(self.weight_decay, self.momentum)
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay to train with, or None where the optimizer's own stays.
+
+        It is that of the parameter group with the largest. The others keep their ratio to it.
+        """
+        if self.recipe is None:
+            return None
+        return self.recipe.start.weight_decay if self.chosen is None else self.chosen.weight_decay
+
+    @property
+    def momentum(self) -> tuple[float, float] | None:
+        """The momentum at the ends and at the peak, or None where the schedule's own stays."""
+        return None if self.chosen is None else self.chosen.momentum
 
     @property
     def best(self) -> Probe | None:
         """The complete probe with the lowest loss."""
         complete = [probe for probe in self.probes if probe.is_complete]
         return min(complete, key=lambda probe: probe.loss, default=None)
+
+    @property
+    def chosen(self) -> Probe | None:
+        """The probe whose settings are suggested, or None where none is complete."""
+        first = self.first
+        return first if first is None or self.recipe is None else self.recipe.winner(first)
+
+    @property
+    def first(self) -> Probe | None:
+        """The probe that the search over peaks chose, which the recipe goes on from."""
+        return None if self.best is None else self._chosen(self.best)
 
     def suggestion(self) -> float | None:
         """Return the peak, or None; `suggest` says why.
@@ -118,10 +157,11 @@ class Search:
         if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
             return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
         chosen = self._chosen(best)
-        power = min(_FALL + _FALL_BY_OVER_FITTING * best.over_fit, 1.0)
-        part = self._shorter**power
+        if self.recipe is not None and self.chosen not in (None, chosen):
+            return self._suggest_of_recipe(self.chosen)
+        part = part_of_peak(self.probe_steps, self.total_steps, best.over_fit)
         what = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer"
-        if power > 2 * _FALL:
+        if best.over_fit > _NOTABLE:
             what += " and over-fits more"
         of = f"of {len(self.probes)} short trainings"
         if chosen is best:
@@ -137,12 +177,53 @@ class Search:
         as_good = (probe for probe in self.probes if probe.is_as_good_as(best))
         return min(as_good, key=lambda probe: probe.lr)
 
-    @property
-    def _shorter(self) -> float:
-        """The steps of a probe over those of the training, at most 1."""
-        return min(self.probe_steps / self.total_steps, 1.0) if self.probe_steps else 1.0
+    def _suggest_of_recipe(self, chosen: Probe) -> Suggestion:
+        """Return the peak of a probe that came after the search over peaks."""
+        part = part_of_peak(chosen.steps, self.total_steps, chosen.over_fit)
+        longer = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer" * (part < 1)
+        why = f"the {self.judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
+        return Suggestion(chosen.lr * part, f"{longer}; {why}" if longer else why)
+
+    def callback(self) -> ScheduleCallback:
+        """Return the callback that trains at the peak, with the momentum that was chosen.
+
+        The weight decay is the optimizer's. The callback refuses to train with another one than
+        `weight_decay`.
+
+        Returns:
+            A `ScheduleCallback` with the schedule that was searched for.
+
+        Raises:
+            ValueError: If there is no peak.
+
+        Example:
+            >>> from lightning_onecycle import LRCurve
+            >>> from lightning_onecycle.search import Probe
+            >>> search = Search(LRCurve((0.1, 1.0), (2.3, 0.8)), (Probe(0.4, 0.5, 9, "completed"),))
+            >>> search.callback().max_lr
+            0.4
+        """
+        from lightning_onecycle.callback import ScheduleCallback
+
+        schedule = self.schedule or one_cycle()
+        if self.momentum is not None:
+            schedule = schedule.with_momentum(*self.momentum)
+        return ScheduleCallback(schedule, max_lr=self)
+
+    def report(self) -> str:
+        """Return what a recipe tried, kept and threw away, as a table in Markdown.
+
+        Raises:
+            ValueError: If the search has no recipe.
+        """
+        from lightning_onecycle.search.recipe_report import report
+
+        return report(self)
 
     def __repr__(self) -> str:
+        if self.recipe is not None:
+            found = describe(self.suggestion(), self.weight_decay, self.momentum)
+            return f"Recipe: {found}, {self.steps:,} steps for {self.total_steps:,}"
         lr, reason = self.suggest()
         outcomes = ", ".join(
             f"{probe.loss:.4g} at {probe.lr:.3g}"
@@ -157,6 +238,9 @@ class Search:
     def plot(self, suggest: bool = True, ax: Axes | None = None) -> Figure:
         """Draw the curve and the probes, see `lightning_onecycle.search.plot.plot_search`.
 
+        Of a recipe, without ``ax``, all curves and the probes of each stage are drawn, see
+        `lightning_onecycle.search.recipe_plot.plot_recipe`.
+
         Args:
             suggest: Whether to mark the peak.
             ax: Where to draw. If None, a new figure is made.
@@ -168,7 +252,10 @@ class Search:
             ImportError: If matplotlib is not installed.
         """
         from lightning_onecycle.search.plot import plot_search
+        from lightning_onecycle.search.recipe_plot import plot_recipe
 
+        if self.recipe is not None and ax is None:
+            return plot_recipe(self)
         return plot_search(self, suggest, ax).get_figure()  # type: ignore[return-value]
 
     def save(self, path: str | Path) -> None:
@@ -182,6 +269,8 @@ class Search:
             **{name: getattr(self, name) for name in _PLAIN},
             "probes": [probe.to_dict() for probe in self.probes],
             "curve": self.curve.to_dict(),
+            "schedule": None if self.schedule is None else self.schedule.to_list(),
+            "recipe": None if self.recipe is None else self.recipe.to_dict(),
         }
         write_whole(Path(path), to_text(content))
 
@@ -225,8 +314,23 @@ def load_curve_or_search(path: str | Path) -> LRCurve | Search:
 
 def _search_from_dict(content: Any) -> Search:
     check_format(content, _FORMAT)
+    schedule, recipe = content.get("schedule"), content.get("recipe")
     return Search(
         curve=LRCurve.from_dict(content["curve"]),
         probes=tuple(Probe.from_dict(values) for values in content["probes"]),
+        schedule=None if schedule is None else Schedule.from_list(schedule),
+        recipe=None if recipe is None else Recipe.from_dict(recipe),
         **{name: content[name] for name in _PLAIN},
     )
+
+
+def part_of_peak(steps: int, total_steps: int, over_fit: float) -> float:
+    """Return what the best peak of ``total_steps`` is, as a part of that of fewer steps.
+
+    Args:
+        steps: The fewer steps.
+        total_steps: Those of the training.
+        over_fit: `Probe.over_fit` after the fewer steps.
+    """
+    power = min(_FALL + _FALL_BY_OVER_FITTING * over_fit, 1.0)
+    return (steps / total_steps) ** power if 0 < steps < total_steps else 1.0

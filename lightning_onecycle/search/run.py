@@ -21,6 +21,8 @@ from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit, Survey
 from lightning_onecycle.search.plan import Plan, anchor, next_peak, plan, probe_steps
+from lightning_onecycle.search.recipe import Recipe
+from lightning_onecycle.search.recipe_settings import checked_grid, checked_momenta
 from lightning_onecycle.search.result import Search
 
 
@@ -29,6 +31,8 @@ def search_options(
     file: str | Path | None,
     range_test: dict[str, Any],
     num_training: int | None,
+    weight_decays: Any = None,
+    momenta: Any = None,
 ) -> dict[str, Any]:
     """Return the options that `run_search` takes, or refuse them.
 
@@ -37,12 +41,16 @@ def search_options(
         file: As for `Tuner.search`.
         range_test: What `checked` returns.
         num_training: Steps of the range test, where they are given.
+        weight_decays: As for `Tuner.search`.
+        momenta: As for `Tuner.search`.
     """
     return {
         "cost": number("cost", cost, "> 0", lambda v: v > 0),
         "file": None if file is None else Path(file),
         "range_test": range_test,
         "num_training": num_training,
+        "weight_decays": checked_grid(weight_decays),
+        "momenta": checked_momenta(momenta),
     }
 
 
@@ -84,8 +92,8 @@ def run_search(
     cost, file, total = options["cost"], options["file"], survey.total_steps
     budget = math.floor(cost * total + 1e-9)
     planned = _plan(total, budget, options["num_training"])
-    keep = partial(_keep, trainer, file)
-    found = None if file is None else _begun(trainer, file, survey)
+    keep = partial(keep_in, file, trainer)
+    found = None if file is None else begun(trainer, file, survey)
     if found is None:
         rank_zero_info(_announcement(planned, cost, budget, total))
     else:
@@ -98,20 +106,28 @@ def run_search(
             steps = {"num_training": planned.range_test, "most_steps": budget}
             test = RangeTest(**options["range_test"] | steps, bar=bar)
             fit(test)
-            found = keep(Search(test.curve(), total_steps=total, steps=test.attempted))
+            found = keep(
+                Search(
+                    test.curve(),
+                    total_steps=total,
+                    steps=test.attempted,
+                    schedule=survey.schedule,
+                )
+            )
         elif bar is not None:
             bar.update(found.steps)
         found = replace(found, cost=cost)
-        return _short_trainings(found, budget, survey.schedule or one_cycle(), fit, keep, bar)
+        return short_trainings(found, budget, survey.schedule or one_cycle(), fit, keep, bar)
 
 
-def _short_trainings(
+def short_trainings(
     found: Search,
     budget: int,
     schedule: Schedule,
     fit: Callable[[ShortFit], None],
     keep: Callable[[Search], Search],
     bar: Any,
+    weight_decay: float | None = None,
 ) -> Search:
     """Go on with probes for as long as they are worth it and the budget allows."""
     left = budget - found.steps
@@ -124,7 +140,7 @@ def _short_trainings(
         peak = next_peak(found.probes, first)
         if peak is None:
             break
-        probe = ProbeFit(peak, length, schedule, found.best, bar)
+        probe = ProbeFit(peak, length, schedule, found.best, bar, weight_decay=weight_decay)
         fit(probe)
         found = keep(
             replace(
@@ -137,7 +153,8 @@ def _short_trainings(
     return found
 
 
-def _keep(trainer: Trainer, file: Path | None, found: Search) -> Search:
+def keep_in(file: Path | None, trainer: Trainer, found: Search) -> Search:
+    """Save a search if it has a file, on the first rank, and return it."""
     if file is not None and trainer.is_global_zero:
         found.save(file)
     return found
@@ -173,28 +190,33 @@ def _why_no_probes(first: float | None, left: int, total: int) -> str:
     )
 
 
-def _begun(trainer: Trainer, file: Path, survey: Survey) -> Search | None:
+def begun(
+    trainer: Trainer, file: Path, survey: Survey, recipe: Recipe | None = None
+) -> Search | None:
     """Return the search that a file holds, the same on all ranks, or None without a file.
 
     Raises:
         MisconfigurationException: If it ran under other conditions.
     """
-    begun: Any = trainer.strategy.broadcast(_read(file) if trainer.is_global_zero else None)
-    if isinstance(begun, Exception):
-        raise begun
-    if begun is None or begun.conditions is None or survey.conditions is None:
+    found: Any = trainer.strategy.broadcast(_read(file) if trainer.is_global_zero else None)
+    if isinstance(found, Exception):
+        raise found
+    then = None if found is None else (found.recipe or found.curve).conditions
+    if then is None or survey.conditions is None:
         return None
-    differences = replace(begun.conditions, versions=survey.conditions.versions).compare(
-        survey.conditions
-    )
-    if begun.total_steps != survey.total_steps:
-        differences.append(f"total_steps: {begun.total_steps}, now {survey.total_steps}")
+    differences = replace(then, versions=survey.conditions.versions).compare(survey.conditions)
+    if found.total_steps != survey.total_steps:
+        differences.append(f"total_steps: {found.total_steps}, now {survey.total_steps}")
+    for name in ("weight_decays", "momenta"):
+        tried, asked = (getattr(of or Recipe(), name) for of in (found.recipe, recipe))
+        if tried != asked:
+            differences.append(f"{name}: {tried or 'none'}, now {asked or 'none'}")
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise MisconfigurationException(
             f"{file} holds a search under other conditions:{listed}\nGive another file."
         )
-    return begun
+    return found
 
 
 def _read(file: Path) -> Search | Exception | None:

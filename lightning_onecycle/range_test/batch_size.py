@@ -1,0 +1,56 @@
+"""Lightning's search for the largest batch size, on a copy of the module, without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.tuner.tuning import Tuner as LightningTuner
+
+from lightning_onecycle._checks import refuse_unknown_arguments
+from lightning_onecycle._lightning import class_for
+from lightning_onecycle.isolation import isolated
+from lightning_onecycle.range_test.attributes import get, put
+
+
+def scale_batch_size(
+    trainer: Trainer,
+    model: LightningModule,
+    data: dict[str, Any],
+    datamodule: LightningDataModule | None,
+    arguments: dict[str, Any],
+) -> int | None:
+    """Have Lightning find the batch size, and set it where the module or its data have it.
+
+    Args:
+        trainer: The user's own.
+        model: What is trained. Lightning trains a copy of it.
+        data: Loaders, as Lightning's method takes them by name.
+        datamodule: The data module.
+        arguments: The other arguments of Lightning's method.
+
+    Returns:
+        What Lightning returns.
+    """
+    tuner: Any = class_for(LightningTuner, trainer)
+    refuse_unknown_arguments("scale_batch_size", arguments, tuner.scale_batch_size)
+    given = [*data.values(), datamodule]
+    with isolated(trainer, model, given, keep_callback=lambda _: False) as copied:
+        # Lightning saves the module to a file and restores it. A copy needs neither.
+        trainer.save_checkpoint = _nothing  # type: ignore[method-assign]
+        trainer.strategy.remove_checkpoint = _nothing  # type: ignore[method-assign]
+        trainer._checkpoint_connector.restore = _nothing  # type: ignore[method-assign]
+        size: int | None = tuner(trainer).scale_batch_size(
+            copied, **data, datamodule=datamodule, **arguments
+        )
+    if size is not None:
+        name = arguments.get("batch_arg_name", "batch_size")
+        owners = (model, datamodule)
+        for holder in (*owners, *(getattr(owner, "hparams", None) for owner in owners)):
+            if get(holder, name) is not None:
+                put(holder, name, size)
+    return size
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand in for what Lightning does to a module that it gives back."""

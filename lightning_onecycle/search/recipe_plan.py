@@ -1,0 +1,106 @@
+"""How the recipe divides its steps among its stages. Pure Python."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from lightning_onecycle.search.plan import probe_steps
+
+_LONGEST, _SHORTEST, _FEWEST_STEPS = 1 / 4, 1 / 8, 10
+PEAKS = 3
+"""Probes of the search over peaks that are always paid for."""
+FIRST_ROUND, LAST_ROUND = "longer trainings", "whole trainings"
+ROUNDS = {FIRST_ROUND: (1 / 2, 3), LAST_ROUND: (1.0, 2)}
+"""Of each round of longer probes: the length, as a part of the training, and how many at most."""
+
+
+class Shares(NamedTuple):
+    """The length of a probe, and the steps that the search over peaks may spend."""
+
+    length: int
+    peaks: int
+
+
+def steps_of_tests(
+    total_steps: int, budget: int, tests: int, num_training: int | None = None
+) -> int:
+    """Return the steps of each range test, 300 at most.
+
+    Together they have a fifth of the budget, or a quarter where that is fewer than 100 steps, and
+    all of it where no probes fit in beside them.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        budget: Steps that may be spent.
+        tests: How many tests there are.
+        num_training: Steps of each, where they are given.
+
+    Example:
+        >>> steps_of_tests(1000, 3000, 4), steps_of_tests(20_000, 60_000, 4)
+        (150, 300)
+        >>> steps_of_tests(100, 30, 3)
+        10
+    """
+    if num_training is not None:
+        return num_training
+    together = max(budget // 5, min(100, budget // 4))
+    if not probe_steps(total_steps, budget - together)[0]:
+        together = budget
+    return min(300, together // tests)
+
+
+def shares(total_steps: int, left: int, others: int) -> Shares:
+    """Divide what the range tests have left.
+
+    Beside the probes, two longer ones of half of the training are to fit in. A probe has an eighth
+    of the training at least, and a quarter at most.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        left: Steps that may be spent.
+        others: Probes of the weight decays and the momenta.
+
+    Returns:
+        The length, 0 where not even two probes fit in, and the steps for the peaks.
+
+    Example:
+        >>> shares(1000, 2400, others=5)
+        Shares(length=175, peaks=525)
+        >>> shares(1000, 800, others=5)
+        Shares(length=125, peaks=375)
+    """
+    longer = 2 * int(total_steps * ROUNDS[FIRST_ROUND][0])
+    wanted = (left - longer) // (PEAKS + others)
+    shortest = max(math.ceil(total_steps * _SHORTEST), _FEWEST_STEPS)
+    length = max(min(wanted, int(total_steps * _LONGEST)), shortest)
+    if left < PEAKS * length:
+        length = probe_steps(total_steps, left)[1]
+        return Shares(length, left)
+    return Shares(length, max(PEAKS * length, left - others * length - longer))
+
+
+def round_of(name: str, total_steps: int, left: int, length: int) -> tuple[int, int]:
+    """Return the length of the probes of a round, and how many of them fit in.
+
+    Where two of the first round do not fit in, they are shorter, down to twice those before.
+
+    Args:
+        name: One of ``ROUNDS``.
+        total_steps: Optimizer steps of the training.
+        left: Steps that may be spent.
+        length: Steps of the probes before.
+
+    Returns:
+        The two, or zeros where not even two probes fit in.
+
+    Example:
+        >>> [round_of("longer trainings", 1000, left, 175) for left in (1600, 1000, 800, 600)]
+        [(500, 3), (500, 2), (400, 2), (0, 0)]
+    """
+    part, most = ROUNDS[name]
+    steps = int(total_steps * part)
+    if name == FIRST_ROUND:
+        steps = min(steps, left // 2)
+    count = min(most, left // max(steps, 1))
+    return (steps, count) if count >= 2 and steps >= 2 * length else (0, 0)

@@ -1,0 +1,299 @@
+"""Smith's recipe in this process: range tests and probes in stages, each without a trace."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from lightning.fabric.utilities import rank_zero_info
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from lightning_onecycle.range_test.curve import LRCurve
+from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.short_fit import ShortFit
+from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.schedules import one_cycle
+from lightning_onecycle.search.fits import ProbeFit
+from lightning_onecycle.search.probe import Probe
+from lightning_onecycle.search.recipe import (
+    MOMENTUM,
+    WEIGHT_DECAY,
+    DecayTest,
+    Recipe,
+    is_near,
+    ranked,
+)
+from lightning_onecycle.search.recipe_plan import (
+    FIRST_ROUND,
+    PEAKS,
+    ROUNDS,
+    round_of,
+    shares,
+    steps_of_tests,
+)
+from lightning_onecycle.search.recipe_settings import Momentum, Setting
+from lightning_onecycle.search.recipe_survey import RecipeSurvey
+from lightning_onecycle.search.result import Search, part_of_peak
+from lightning_onecycle.search.run import begun, keep_in, short_trainings
+
+_FEWEST_STEPS = 3
+
+
+def run_recipe(
+    trainer: Trainer,
+    model: LightningModule,
+    train_dataloaders: Any,
+    val_dataloaders: Any,
+    datamodule: LightningDataModule | None,
+    options: dict[str, Any],
+) -> Search:
+    """Run the recipe in this process, and leave no trace.
+
+    Args:
+        trainer: The user's own.
+        model: As for ``Trainer.fit``, like the next three.
+        train_dataloaders: See there.
+        val_dataloaders: See there.
+        datamodule: See there.
+        options: What `search_options` returns.
+
+    Returns:
+        The search, with its recipe.
+    """
+    fit = partial(
+        fit_without_trace,
+        trainer=trainer,
+        model=model,
+        train_dataloaders=train_dataloaders,
+        val_dataloaders=val_dataloaders,
+        datamodule=datamodule,
+    )
+    asked = Recipe(options["weight_decays"], options["momenta"])
+    survey = RecipeSurvey(asked, **options["range_test"])
+    fit(survey)
+    cost, file, total = options["cost"], options["file"], survey.total_steps
+    budget = math.floor(cost * total + 1e-9)
+    run = _Run(survey, options, budget, fit, partial(keep_in, file, trainer))
+    found = None if file is None else begun(trainer, file, survey, asked)
+    rank_zero_info(
+        run.announcement()
+        if found is None
+        else f"The recipe of {file} goes on after {found.steps:,} of {budget:,} steps."
+    )
+    with progress_bar(trainer, budget, "recipe") as run.bar:
+        if found is not None:
+            run.found = replace(found, cost=cost)
+            if run.bar is not None:
+                run.bar.update(found.steps)
+        run.all_stages()
+    return run.found
+
+
+class _Run:
+    """The stages of one recipe. ``found`` is what there is so far; it is saved after each fit."""
+
+    def __init__(
+        self,
+        survey: RecipeSurvey,
+        options: dict[str, Any],
+        budget: int,
+        fit: Callable[[ShortFit], None],
+        keep: Callable[[Search], Search],
+    ) -> None:
+        self.survey, self.range_test, self.budget = survey, options["range_test"], budget
+        self.fit, self.keep = fit, keep
+        self.bar: Any = None
+        recipe, self.total = survey.recipe, survey.total_steps
+        self.schedule = survey.schedule or one_cycle()
+        self.grid: tuple[float | None, ...] = recipe.weight_decays or (None,)
+        self.momenta = [pair for pair in recipe.momenta if pair != recipe.own_momentum]
+        given, tests = options["num_training"], len(self.grid)
+        self.test_steps = steps_of_tests(self.total, budget, tests, given)
+        if self.test_steps < _FEWEST_STEPS or self.test_steps * tests > budget:
+            raise ValueError(
+                f"cost must be enough for {tests} range tests of"
+                f" {max(self.test_steps, _FEWEST_STEPS)} steps, got {budget} of the training's"
+                f" {self.total}"
+            )
+        self.found = Search(
+            LRCurve((), ()),
+            total_steps=self.total,
+            cost=options["cost"],
+            schedule=self.schedule,
+            recipe=recipe,
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the stages have found."""
+        assert self.found.recipe is not None
+        return self.found.recipe
+
+    def announcement(self) -> str:
+        """Return what the recipe is going to do, in one line."""
+        tests, others = len(self.grid), len(self.grid) - 1 + len(self.momenta)
+        length, _ = shares(self.total, self.budget - tests * self.test_steps, others)
+        counts = {"peaks": PEAKS, "weight decays": tests - 1, "momenta": len(self.momenta)}
+        listed = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
+        trainings = (
+            f"then short trainings of {length:,}: {listed}; then longer ones of the best"
+            if length
+            else "and no short training, which does not fit in"
+        )
+        return (
+            f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
+            f" {self.total:,} steps. {tests} range test{'s' * (tests > 1)} of up to"
+            f" {self.test_steps:,}, {trainings}."
+        )
+
+    def all_stages(self) -> None:
+        """Run what is not done yet, as far as the budget goes."""
+        self._range_tests()
+        self._update(recipe=replace(self.recipe, notes=()))
+        self._peaks()
+        if self.found.chosen is None:
+            reason = self.found.note or "no short training came to its end"
+            self._note(f"the stages after the peaks are left out: {reason}")
+            return
+        self._weight_decays()
+        self._momenta()
+        self._momenta_at_the_same_peak()
+        for name in ROUNDS:
+            self._longer(name)
+
+    # ---- the stages -----------------------------------------------------------------------------
+
+    def _range_tests(self) -> None:
+        """Test each weight decay. The curve of the search is the one that the peaks start from."""
+        for weight_decay in self.grid[len(self.recipe.tests) :]:
+            steps = {"num_training": self.test_steps, "most_steps": self.test_steps}
+            test = RangeTest(**self.range_test | steps, bar=self.bar)
+            test.weight_decay = weight_decay
+            self.fit(test)
+            done = DecayTest(weight_decay, test.curve(), test.attempted)
+            recipe = replace(self.recipe, tests=(*self.recipe.tests, done))
+            spent = self.found.steps + test.attempted
+            self._update(recipe=recipe, curve=recipe.start.curve, steps=spent)
+
+    def _peaks(self) -> None:
+        """Search over peaks at the weight decay to start with."""
+        recipe = self.recipe
+        tests = sum(test.steps for test in recipe.tests)
+        others = len(recipe.kept) - 1 + len(self.momenta)
+        length, for_peaks = shares(self.total, self.budget - tests, others)
+        if not self.found.probe_steps:
+            self._update(probe_steps=length)
+        self.found = short_trainings(
+            self.found,
+            tests + for_peaks,
+            self.schedule,
+            self.fit,
+            self.keep,
+            self.bar,
+            weight_decay=recipe.start.weight_decay,
+        )
+
+    def _weight_decays(self) -> None:
+        """Try the weight decays that the curves could not tell apart, at the peak."""
+        best = self._standing(WEIGHT_DECAY)
+        others = [t.weight_decay for t in self.recipe.kept if t.weight_decay != best.weight_decay]
+        settings = [Setting(best.lr, weight_decay) for weight_decay in others]
+        self._probes(WEIGHT_DECAY, settings, self.found.probe_steps)
+
+    def _momenta(self) -> None:
+        """Try the momenta, each at the peak that keeps the effective rate."""
+        best = self._standing(MOMENTUM)
+        settings = [
+            Setting(best.lr * self._scale(momentum), best.weight_decay, momentum)
+            for momentum in self.momenta
+        ]
+        self._probes(MOMENTUM, settings, self.found.probe_steps)
+
+    def _momenta_at_the_same_peak(self) -> None:
+        """Try the momenta at the peak as it is, too, where that leaves enough for longer ones."""
+        best = self._standing(MOMENTUM)
+        settings = [
+            Setting(best.lr, best.weight_decay, momentum)
+            for momentum in self.momenta
+            if self._scale(momentum) != 1.0
+        ]
+        self._probes(MOMENTUM, settings, self.found.probe_steps, spare=self.total)
+
+    def _longer(self, name: str) -> None:
+        """Train the settings that are near the best for longer: successive halving."""
+        is_first = name == FIRST_ROUND
+        stages = [stage for stage in self.recipe.stages if (stage.name in ROUNDS) != is_first]
+        pool = [probe for stage in stages if stage.name != name for probe in stage.probes]
+        pool += self.found.probes if is_first else ()
+        candidates = ranked(pool)
+        spent_here = sum(probe.steps for probe in self.recipe.stage(name).probes)
+        left = self.budget - self.found.steps + spent_here
+        length, most = round_of(name, self.total, left, self.found.probe_steps)
+        if not candidates or not length:
+            if is_first:
+                self._note(f"{name}: left out, the budget has no room for two")
+            return
+        standing = self._standing(name)
+        near = [p for p in candidates if p != standing and is_near(p, candidates[0])]
+        if not near:
+            self._note(f"{name}: left out, one setting is clearly the best")
+            return
+        settings = [
+            Setting.of(probe)._replace(
+                lr=probe.lr * part_of_peak(probe.steps, length, probe.over_fit)
+            )
+            for probe in [standing, *near][:most]
+        ]
+        self._probes(name, settings, length)
+
+    # ---- one fit --------------------------------------------------------------------------------
+
+    def _probes(
+        self, name: str, settings: Sequence[Setting], length: int, *, spare: int = 0
+    ) -> None:
+        """Run the probes of a stage that are not done yet, and leave ``spare`` of the budget."""
+        done = {Setting.of(probe) for probe in self.recipe.stage(name).probes}
+        missing = [setting for setting in settings if setting not in done]
+        for index, setting in enumerate(missing):
+            if self.found.steps + length + spare > self.budget:
+                if not spare:
+                    left_out = f"{len(missing) - index} of {len(settings)} left out"
+                    self._note(f"{name}: {left_out}, the budget is spent")
+                return
+            probe = ProbeFit(
+                setting.lr,
+                length,
+                self.schedule,
+                bar=self.bar,
+                weight_decay=setting.weight_decay,
+                momentum=setting.momentum,
+            )
+            self.fit(probe)
+            self._update(
+                recipe=self.recipe.with_probe(name, probe.probe()),
+                steps=self.found.steps + probe.attempted,
+                judged_by=probe.judged_by,
+            )
+
+    def _standing(self, before: str) -> Probe:
+        """Return the probe that stands before a stage."""
+        first = self.found.first
+        assert first is not None
+        return self.recipe.winner(first, before)
+
+    def _scale(self, momentum: Momentum) -> float:
+        """Return what keeps the effective rate where the momentum at the peak is another."""
+        own = self.recipe.own_momentum
+        if not self.survey.scales or own is None or momentum[1] == own[1]:
+            return 1.0
+        return (1.0 - momentum[1]) / (1.0 - own[1])
+
+    def _update(self, **changes: Any) -> None:
+        self.found = self.keep(replace(self.found, **changes))
+
+    def _note(self, note: str) -> None:
+        rank_zero_info(f"Recipe: {note}.")
+        self._update(recipe=replace(self.recipe, notes=(*self.recipe.notes, note)))
