@@ -94,7 +94,7 @@ def undo_schedulers(optimizer: Optimizer, schedulers: Sequence[Any]) -> str:
     for index, group in enumerate(optimizer.param_groups):
         lr, source = _peak_before(group, index, found)
         sources[lr] = source
-        set_lr(group, lr)
+        set_value(group, "lr", lr)
         if "base_momentum" in group:
             _undo_momentum(group, optimizer.defaults)
     return sources[max(sources)]
@@ -203,12 +203,20 @@ def unshare(groups: list[Group], name: str, default: Any) -> None:
             seen.add(id(group[name]))
 
 
-def set_lr(group: Group, lr: float) -> None:
-    """Set the learning rate; see `set_value`."""
-    if type(group["lr"]) is float:  # the usual case, in every step
-        group["lr"] = lr
-    else:
+def set_lrs(groups: list[Group], lrs: list[float], defaults: Group) -> list[Any]:
+    """Set the learning rate of each group, see `set_value`, and return the `stamp` of each."""
+    are_floats = True
+    for group, lr in zip(groups, lrs, strict=False):
+        if type(group["lr"]) is float:
+            group["lr"] = lr
+        else:
+            are_floats = False
+    if are_floats:
+        return lrs
+    unshare(groups, "lr", defaults.get("lr"))
+    for group, lr in zip(groups, lrs, strict=False):
         set_value(group, "lr", lr)
+    return [stamp(group) for group in groups]
 
 
 def show(groups: list[Group], written: list[Group]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any
 
 from lightning.fabric.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
+
+
+_LR = itemgetter("lr")
 
 
 class Peaks:
@@ -66,17 +69,30 @@ class Peaks:
         self._decays_now = list(self.decays)
 
     def remember(
-        self, groups: list[_groups.Group], lrs: list[float], momentum: float | None = None
+        self,
+        groups: list[_groups.Group],
+        lrs: list[float],
+        stamps: list[Any],
+        momentum: float | None = None,
     ) -> None:
         """Remember what was written, to see later whether other code changes it."""
         self._momentum_now = momentum
         self.written = list(groups)
-        self._stamps = [_groups.stamp(group) for group in groups]
         self._lrs_now = lrs
+        self._stamps = stamps
 
     def remember_decays(self, groups: list[_groups.Group]) -> None:
         """Remember the weight decays that were written."""
         self._decays_now = [_groups.weight_decay(group) for group in groups]
+
+    def are_as_written(self, groups: list[_groups.Group]) -> bool:
+        """Whether these are the groups that were written, with the very numbers that were."""
+        written = self.written
+        return (
+            len(groups) == len(written)
+            and all(map(is_, groups, written))
+            and all(map(is_, map(_LR, groups), self._stamps))
+        )
 
     def are_others(self, groups: list[_groups.Group]) -> bool:
         """Whether groups were added, or replaced as the loading of a state does."""

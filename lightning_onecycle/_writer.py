@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,7 @@ class Writer:
         max_lr: float | Sequence[float] | None,
     ) -> None:
         self.schedule = schedule
+        self._schedules_weight_decay = schedule.schedules_weight_decay
         self.total_steps = whole("total_steps", total_steps, 1)
         self.segments = schedule.segments(self.total_steps)
         self.position = 0
@@ -115,13 +116,12 @@ class Writer:
         if previous is not None:
             previous.leave()
         _WRITERS[optimizer] = self
-        self.peaks.remember(optimizer.param_groups, self.lrs())
+        groups = optimizer.param_groups
+        self.peaks.remember(groups, self.lrs(), [_groups.stamp(group) for group in groups])
         self._given = weakref.ref(given)
-        # torch.compile is to compile the step, and not this.
-        uncompiled = torch.compiler.disable
         self._handles = [
-            optimizer.register_step_pre_hook(uncompiled(self._before_step)),
-            optimizer.register_step_post_hook(uncompiled(self._after_step)),
+            optimizer.register_step_pre_hook(_uncompiled(self._before_step)),
+            optimizer.register_step_post_hook(_uncompiled(self._after_step)),
             optimizer.register_load_state_dict_post_hook(self.write),
         ]
 
@@ -150,6 +150,8 @@ class Writer:
                 " forward and backward alone, or use torch.compile(optimizer.step)."
             )
         groups = optimizer.param_groups
+        if self.peaks.are_as_written(groups):
+            return
         if self.peaks.are_others(groups):
             fewer = len(self.peaks.written) - len(groups)
             self.write(optimizer)
@@ -191,23 +193,23 @@ class Writer:
         """Write the values of the position into the groups."""
         if not self.attached:
             return
-        point = value_at(self.segments, self.position)
+        factor, momentum, decay_factor = value_at(self.segments, self.position)
         groups = optimizer.param_groups
         if self.peaks.are_others(groups):
-            self.peaks.follow(optimizer, point.lr, self.position)
-        if any(type(group["lr"]) is not float for group in groups):
-            _groups.unshare(groups, "lr", optimizer.defaults.get("lr"))
-        for group, peak in zip(groups, self.peaks.lrs, strict=False):
-            _groups.set_lr(group, peak * point.lr)
-            if point.momentum is not None and not _groups.set_momentum(group, point.momentum):
-                why = "its momentum is 0" if "momentum" in group else "it has none"
-                self.tell_once(optimizer, "momentum", f"momentum is not cycled: {why}")
-        if self.schedule.schedules_weight_decay:
+            self.peaks.follow(optimizer, factor, self.position)
+        lrs = [peak * factor for peak in self.peaks.lrs]
+        stamps = _groups.set_lrs(groups, lrs, optimizer.defaults)
+        if momentum is not None:
+            for group in groups:
+                if not _groups.set_momentum(group, momentum):
+                    why = "its momentum is 0" if "momentum" in group else "it has none"
+                    self.tell_once(optimizer, "momentum", f"momentum is not cycled: {why}")
+        if self._schedules_weight_decay:
             if not any(self.peaks.decays):
                 what = "weight decay is not scheduled: there is none"
                 self.tell_once(optimizer, "weight decay", what)
-            self._write_weight_decay(optimizer, point.weight_decay)
-        self.peaks.remember(groups, self.lrs(), point.momentum)
+            self._write_weight_decay(optimizer, decay_factor)
+        self.peaks.remember(groups, lrs, stamps, momentum)
         given = self._given()
         if given is not None and given.param_groups is not groups:
             _groups.show(given.param_groups, groups)
@@ -246,8 +248,7 @@ class Writer:
         self.peaks.load_state_dict(optimizer, state)
         self._loaded = dict(state)
         # The optimizer's own state has brought the checkpoint's back.
-        point = value_at(self.segments, self.position)
-        self._write_weight_decay(optimizer, point.weight_decay)
+        self._write_weight_decay(optimizer, value_at(self.segments, self.position).weight_decay)
         self._write_momentum(optimizer)
         self.write(optimizer)
 
@@ -280,6 +281,22 @@ class Writer:
                 f"{self.position} optimizer steps are taken and the schedule has only"
                 f" {self.total_steps}: its last value holds."
             )
+
+
+def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook that torch.compile leaves out of the step that it compiles.
+
+    What `torch.compiler.disable` returns costs as much as the hook itself, at every step.
+    """
+    disabled = torch.compiler.disable(hook)
+
+    def either(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            disabled(optimizer, args, kwargs)
+        else:
+            hook(optimizer, args, kwargs)
+
+    return either
 
 
 def _is_marked(optimizer: Optimizer | None) -> bool:
