@@ -203,22 +203,6 @@ def unshare(groups: list[Group], name: str, default: Any) -> None:
             seen.add(id(group[name]))
 
 
-def set_lrs(groups: list[Group], lrs: list[float], defaults: Group) -> list[Any]:
-    """Set the learning rate of each group, see `set_value`, and return the `stamp` of each."""
-    are_floats = True
-    for group, lr in zip(groups, lrs, strict=False):
-        if type(group["lr"]) is float:
-            group["lr"] = lr
-        else:
-            are_floats = False
-    if are_floats:
-        return lrs
-    unshare(groups, "lr", defaults.get("lr"))
-    for group, lr in zip(groups, lrs, strict=False):
-        set_value(group, "lr", lr)
-    return [stamp(group) for group in groups]
-
-
 def show(groups: list[Group], written: list[Group]) -> None:
     """Put what was written into the groups of a wrapper, where loading a state parted the two."""
     for group, other in zip(groups, written, strict=False):

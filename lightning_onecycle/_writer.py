@@ -116,12 +116,12 @@ class Writer:
         if previous is not None:
             previous.leave()
         _WRITERS[optimizer] = self
-        groups = optimizer.param_groups
-        self.peaks.remember(groups, self.lrs(), [_groups.stamp(group) for group in groups])
+        self.peaks.look_at(optimizer.param_groups)
         self._given = weakref.ref(given)
+        self._call_uncompiled = torch.compiler.disable(_call)
         self._handles = [
-            optimizer.register_step_pre_hook(_uncompiled(self._before_step)),
-            optimizer.register_step_post_hook(_uncompiled(self._after_step)),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
             optimizer.register_load_state_dict_post_hook(self.write),
         ]
 
@@ -133,13 +133,17 @@ class Writer:
 
     def __getstate__(self) -> dict[str, Any]:
         # An optimizer is copied without its hooks.
-        return {k: v for k, v in vars(self).items() if k not in ("_handles", "_given")}
+        of_the_hooks = ("_handles", "_given", "_call_uncompiled")
+        return {k: v for k, v in vars(self).items() if k not in of_the_hooks}
 
     def begin_step(self) -> None:
         """Count the step that the optimizer is in the middle of."""
         self._in_step = True
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            self._call_uncompiled(self._before_step, optimizer, args, kwargs)
+            return
         self._in_step = True
         if not self.attached:
             return
@@ -153,7 +157,7 @@ class Writer:
         if self.peaks.are_as_written(groups):
             return
         if self.peaks.are_others(groups):
-            fewer = len(self.peaks.written) - len(groups)
+            fewer = len(self.peaks.lrs) - len(groups)
             self.write(optimizer)
             if fewer > 0:
                 what = f"{fewer} of its parameter groups are gone; the others keep their peaks"
@@ -174,6 +178,9 @@ class Writer:
             self.write(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            self._call_uncompiled(self._after_step, optimizer, args, kwargs)
+            return
         # The hooks run again inside a step that calls its parent class's: that is one step.
         if not self.attached or not self._in_step:
             return
@@ -197,8 +204,8 @@ class Writer:
         groups = optimizer.param_groups
         if self.peaks.are_others(groups):
             self.peaks.follow(optimizer, factor, self.position)
-        lrs = [peak * factor for peak in self.peaks.lrs]
-        stamps = _groups.set_lrs(groups, lrs, optimizer.defaults)
+        self.peaks.write(optimizer, factor)
+        self.peaks.momentum_now = momentum
         if momentum is not None:
             for group in groups:
                 if not _groups.set_momentum(group, momentum):
@@ -209,7 +216,6 @@ class Writer:
                 what = "weight decay is not scheduled: there is none"
                 self.tell_once(optimizer, "weight decay", what)
             self._write_weight_decay(optimizer, decay_factor)
-        self.peaks.remember(groups, lrs, stamps, momentum)
         given = self._given()
         if given is not None and given.param_groups is not groups:
             _groups.show(given.param_groups, groups)
@@ -283,20 +289,12 @@ class Writer:
             )
 
 
-def _uncompiled(hook: Callable[..., None]) -> Callable[..., None]:
-    """Return a hook that torch.compile leaves out of the step that it compiles.
+def _call(hook: Callable[..., None], *arguments: Any) -> None:
+    """Call a hook. With `torch.compiler.disable`, torch.compile leaves it out of the step.
 
-    What `torch.compiler.disable` returns costs as much as the hook itself, at every step.
+    It is called so only while the step is compiled: it takes longer than the hook itself.
     """
-    disabled = torch.compiler.disable(hook)
-
-    def either(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if torch.compiler.is_compiling():
-            disabled(optimizer, args, kwargs)
-        else:
-            hook(optimizer, args, kwargs)
-
-    return either
+    hook(*arguments)
 
 
 def _is_marked(optimizer: Optimizer | None) -> bool:
