@@ -74,6 +74,8 @@ class ScheduleCallback(Callback):
         >>> trainer = Trainer(callbacks=ScheduleCallback(triangular(cycles=3)), logger=False)
     """
 
+    takes_part_in_range_test = False
+
     def __init__(
         self,
         schedule: Schedule,

@@ -32,6 +32,8 @@ class Measurement(Callback):
         latest: What was measured last, by its tag.
     """
 
+    takes_part_in_range_test = False
+
     def __init__(self, every_n_steps: int) -> None:
         super().__init__()
         self.every_n_steps = whole("every_n_steps", every_n_steps, 1)
