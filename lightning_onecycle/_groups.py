@@ -128,6 +128,11 @@ def changed_by_scheduler(groups: list[Group]) -> tuple[float, float] | None:
     return None
 
 
+def is_marked(optimizer: Optimizer | None) -> bool:
+    """Whether a torch scheduler was built on the optimizer: each wraps its step."""
+    return hasattr(getattr(optimizer, "step", None), "_wrapped_by_lr_sched")
+
+
 def _undo_momentum(group: Group, defaults: Group) -> None:
     """Put back the momentum or beta1 that a cyclical scheduler has overwritten, if it is known.
 

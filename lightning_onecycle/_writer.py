@@ -75,7 +75,7 @@ class Writer:
         self.peaks.first_lrs = self.lrs()
         if self.peaks.uses_lr_scale:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
-        self._marked_before = _is_marked(given)
+        self._marked_before = _groups.is_marked(given)
         changed = _groups.changed_by_scheduler(optimizer.param_groups)
         if self._marked_before and previous is None and max_lr is None and changed is not None:
             now, before = changed
@@ -166,7 +166,7 @@ class Writer:
             pass
         elif _groups.only_makes_state(optimizer, args, kwargs):
             self._in_step = False  # it is not a step of the training
-        elif not self._marked_before and _is_marked(self._given()):
+        elif not self._marked_before and _groups.is_marked(self._given()):
             self.attached = False
             rank_zero_info(
                 f"Another scheduler was built on the {type(optimizer).__name__}, and has set lr to"
@@ -295,8 +295,3 @@ def _call(hook: Callable[..., None], *arguments: Any) -> None:
     It is called so only while the step is compiled: it takes longer than the hook itself.
     """
     hook(*arguments)
-
-
-def _is_marked(optimizer: Optimizer | None) -> bool:
-    """Whether a torch scheduler was built on the optimizer: each wraps its step."""
-    return hasattr(getattr(optimizer, "step", None), "_wrapped_by_lr_sched")

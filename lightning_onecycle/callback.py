@@ -1,5 +1,7 @@
 """The callbacks: they plan and log a schedule, which `ScheduleLR` writes to the optimizer."""
 
+# Longer than other modules: one class has all hooks of Lightning, and a third is docstrings.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -119,7 +119,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
     the random number generators are where they were. An iterator of a loader is not touched.
     """
     with ExitStack() as stack:
-        stack.callback(_generators.global_state(trainer.strategy.root_device))
+        stack.enter_context(_generators.isolated(trainer.strategy.root_device))
         memo, _ = what_is_shared(trainer, module)
         copied = copy_module(module, memo)
         copied.trainer = trainer  # Lightning's copies have none, and are in epoch 0 for ever

@@ -58,7 +58,7 @@ class Sweep(Callback):
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
                 " give resume=DIR to go on with it"
             )
-        if not is_free or resume and (has_checkpoint or is_over(read_result(directory / RESULT))):
+        if not is_free or (resume and (has_checkpoint or is_over(read_result(directory / RESULT)))):
             config.hydra.output_subdir = None  # The record stays that of the earlier run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
