@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,22 +27,35 @@ def state_of(item: Any) -> Callable[[], Any] | None:
 
 
 def global_state(device: torch.device) -> Callable[[], None]:
-    """Return a function that restores the present state of the global and device generators."""
-    states: Sequence[Callable[[], None]] = [
+    """Return a function that restores the present state of the global and device generators.
+
+    Lightning's ``isolate_rng`` does so once, at the end of a context, and not on MPS.
+    """
+    restore: list[Callable[[], Any]] = [
         functools.partial(random.setstate, random.getstate()),
         functools.partial(torch.set_rng_state, torch.get_rng_state()),
     ]
     if "numpy" in sys.modules:
-        numpy_random = sys.modules["numpy"].random
-        states = [*states, functools.partial(numpy_random.set_state, numpy_random.get_state())]
-    if device.type in ("cuda", "mps"):
-        accelerator = getattr(torch, device.type)
-        where = (device,) if device.type == "cuda" else ()
-        state = accelerator.get_rng_state(*where)
-        states = [*states, functools.partial(accelerator.set_rng_state, state, *where)]
+        legacy = sys.modules["numpy"].random
+        restore.append(functools.partial(legacy.set_state, legacy.get_state()))
+    if device.type == "cuda":
+        state = torch.cuda.get_rng_state(device)
+        restore.append(functools.partial(torch.cuda.set_rng_state, state, device))
+    if device.type == "mps":
+        restore.append(functools.partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
 
-    def put_back() -> None:
-        for set_state in states:
-            set_state()
+    def restore_all() -> None:
+        for restore_one in restore:
+            restore_one()
 
-    return put_back
+    return restore_all
+
+
+@contextmanager
+def isolated(device: torch.device) -> Iterator[None]:
+    """Leave the global and device generators at the end as they are at the beginning."""
+    restore_all = global_state(device)
+    try:
+        yield
+    finally:
+        restore_all()

@@ -94,7 +94,7 @@ def undo_schedulers(optimizer: Optimizer, schedulers: Sequence[Any]) -> str:
     for index, group in enumerate(optimizer.param_groups):
         lr, source = _peak_before(group, index, found)
         sources[lr] = source
-        set_lr(group, lr)
+        set_value(group, "lr", lr)
         if "base_momentum" in group:
             _undo_momentum(group, optimizer.defaults)
     return sources[max(sources)]
@@ -126,6 +126,11 @@ def changed_by_scheduler(groups: list[Group]) -> tuple[float, float] | None:
         if before != float(group["lr"]):
             return float(group["lr"]), before
     return None
+
+
+def is_marked(optimizer: Optimizer | None) -> bool:
+    """Whether a torch scheduler was built on the optimizer: each wraps its step."""
+    return hasattr(getattr(optimizer, "step", None), "_wrapped_by_lr_sched")
 
 
 def _undo_momentum(group: Group, defaults: Group) -> None:
@@ -201,14 +206,6 @@ def unshare(groups: list[Group], name: str, default: Any) -> None:
             if id(group[name]) in seen:
                 group[name] = group[name].clone()
             seen.add(id(group[name]))
-
-
-def set_lr(group: Group, lr: float) -> None:
-    """Set the learning rate; see `set_value`."""
-    if type(group["lr"]) is float:  # the usual case, in every step
-        group["lr"] = lr
-    else:
-        set_value(group, "lr", lr)
 
 
 def show(groups: list[Group], written: list[Group]) -> None:

@@ -11,7 +11,7 @@ import sys
 from abc import ABCMeta
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import lightning_utilities.core.rank_zero as rank_zero
 
@@ -103,7 +103,14 @@ class Callback(_Callback):
     """A callback of Lightning's, by both names.
 
     ``Trainer(callbacks=...)`` and ``LightningCLI`` ask whether it is a ``Callback`` of theirs.
+
+    Attributes:
+        takes_part_in_range_test: Whether a range test, and a search, runs with a copy of it. Any
+            callback may have it. It is False for what ends, records or measures a run, or sets the
+            learning rate, as none of these is a condition of the training.
     """
+
+    takes_part_in_range_test: ClassVar[bool] = True
 
     def __getstate__(self) -> dict[str, Any]:
         # A fit attaches two methods of its module. A copy would copy the module with them.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from operator import is_
 from typing import Any
 
 from lightning.fabric.utilities import rank_zero_warn
@@ -59,29 +58,59 @@ class Peaks:
         self._params = [group["params"] for group in groups]
         # The last groups that were removed: after how many steps, and a parameter of each.
         self._gone: list[tuple[int, weakref.ref[Any]]] = []
-        self.written: list[_groups.Group] = []
+        self._written: list[_groups.Group] = []
         self._stamps: list[Any] = []
         self._lrs_now: list[float] = []
-        self._momentum_now: float | None = None
+        self.momentum_now: float | None = None
         self._decays_now = list(self.decays)
 
-    def remember(
-        self, groups: list[_groups.Group], lrs: list[float], momentum: float | None = None
-    ) -> None:
-        """Remember what was written, to see later whether other code changes it."""
-        self._momentum_now = momentum
-        self.written = list(groups)
+    def look_at(self, groups: list[_groups.Group]) -> None:
+        """Take the groups for those that were written, with the learning rates that they have."""
+        self._written = list(groups)
+        self._lrs_now = [float(group["lr"]) for group in groups]
         self._stamps = [_groups.stamp(group) for group in groups]
-        self._lrs_now = lrs
+        self.momentum_now = None
+
+    def write(self, optimizer: Optimizer, factor: float) -> None:
+        """Set each group's learning rate to ``factor`` times its peak, and remember it."""
+        groups = optimizer.param_groups
+        self._lrs_now = self._stamps = now = [peak * factor for peak in self.lrs]
+        are_floats = True
+        for index, group in enumerate(groups):
+            if type(group["lr"]) is float:
+                group["lr"] = now[index]
+            else:
+                are_floats = False
+        if not are_floats:
+            _groups.unshare(groups, "lr", optimizer.defaults.get("lr"))
+            for group, lr in zip(groups, now, strict=True):
+                _groups.set_value(group, "lr", lr)
+            self._stamps = [_groups.stamp(group) for group in groups]
 
     def remember_decays(self, groups: list[_groups.Group]) -> None:
         """Remember the weight decays that were written."""
         self._decays_now = [_groups.weight_decay(group) for group in groups]
 
+    def are_as_written(self, groups: list[_groups.Group]) -> bool:
+        """Whether these are the groups that were written, with the very numbers that were."""
+        # A loop, like the next: at every step, it takes a third of what `all` and `zip` do.
+        written, stamps = self._written, self._stamps
+        if len(groups) != len(written):
+            return False
+        for index, group in enumerate(groups):
+            if group is not written[index] or group["lr"] is not stamps[index]:
+                return False
+        return True
+
     def are_others(self, groups: list[_groups.Group]) -> bool:
         """Whether groups were added, or replaced as the loading of a state does."""
-        written = self.written
-        return len(groups) != len(written) or not all(map(is_, groups, written))
+        written = self._written
+        if len(groups) != len(written):
+            return True
+        for index, group in enumerate(groups):  # noqa: SIM110
+            if group is not written[index]:
+                return True
+        return False
 
     def changed(self, groups: list[_groups.Group]) -> float | None:
         """Return the first learning rate that is not what was written, or None."""
@@ -114,7 +143,7 @@ class Peaks:
                     own[index] = lrs[before]
                 if decays[index] == self._decays_now[before]:
                     decays[index] = self.decays[before]
-                if momenta[index] == self._momentum_now:
+                if momenta[index] == self.momentum_now:
                     momenta[index] = self.momenta[before]
 
     def _places(self, groups: list[_groups.Group]) -> list[int | None]:
@@ -158,6 +187,7 @@ class Peaks:
             self.momenta,
         ) = map(list, zip(*rows, strict=True))
         self._params = [group["params"] for group in groups]
+        self._written = list(groups)
 
     def _read_later(self, optimizer: Optimizer, group: _groups.Group, factor: float) -> Any:
         lr, decay = float(group["lr"]), _groups.weight_decay(group)
@@ -204,8 +234,10 @@ class Peaks:
                 " before you load the optimizer's state, or give max_lr."
             )
         groups = optimizer.param_groups
-        self.lrs = (self.lrs[:kept] + peaks[kept:])[: len(groups)]
-        self.decays = (self.decays[:kept] + decays[kept:])[: len(groups)]
+        # Where fewer groups were saved, the others keep what was read.
+        end = max(kept, len(peaks))
+        self.lrs = (self.lrs[:kept] + peaks[kept:] + self.lrs[end:])[: len(groups)]
+        self.decays = (self.decays[:kept] + decays[kept:] + self.decays[end:])[: len(groups)]
         count = len(self.lrs)
         self._own = (self._own + self.lrs[len(self._own) :])[:count]
         self.first_lrs = (first_lrs + self.first_lrs[len(first_lrs) :])[:count]

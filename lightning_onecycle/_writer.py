@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,6 +57,7 @@ class Writer:
         max_lr: float | Sequence[float] | None,
     ) -> None:
         self.schedule = schedule
+        self._schedules_weight_decay = schedule.schedules_weight_decay
         self.total_steps = whole("total_steps", total_steps, 1)
         self.segments = schedule.segments(self.total_steps)
         self.position = 0
@@ -74,7 +75,7 @@ class Writer:
         self.peaks.first_lrs = self.lrs()
         if self.peaks.uses_lr_scale:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
-        self._marked_before = _is_marked(given)
+        self._marked_before = _groups.is_marked(given)
         changed = _groups.changed_by_scheduler(optimizer.param_groups)
         if self._marked_before and previous is None and max_lr is None and changed is not None:
             now, before = changed
@@ -115,13 +116,12 @@ class Writer:
         if previous is not None:
             previous.leave()
         _WRITERS[optimizer] = self
-        self.peaks.remember(optimizer.param_groups, self.lrs())
+        self.peaks.look_at(optimizer.param_groups)
         self._given = weakref.ref(given)
-        # torch.compile is to compile the step, and not this.
-        uncompiled = torch.compiler.disable
+        self._call_uncompiled = torch.compiler.disable(_call)
         self._handles = [
-            optimizer.register_step_pre_hook(uncompiled(self._before_step)),
-            optimizer.register_step_post_hook(uncompiled(self._after_step)),
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
             optimizer.register_load_state_dict_post_hook(self.write),
         ]
 
@@ -133,13 +133,17 @@ class Writer:
 
     def __getstate__(self) -> dict[str, Any]:
         # An optimizer is copied without its hooks.
-        return {k: v for k, v in vars(self).items() if k not in ("_handles", "_given")}
+        of_the_hooks = ("_handles", "_given", "_call_uncompiled")
+        return {k: v for k, v in vars(self).items() if k not in of_the_hooks}
 
     def begin_step(self) -> None:
         """Count the step that the optimizer is in the middle of."""
         self._in_step = True
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            self._call_uncompiled(self._before_step, optimizer, args, kwargs)
+            return
         self._in_step = True
         if not self.attached:
             return
@@ -150,8 +154,10 @@ class Writer:
                 " forward and backward alone, or use torch.compile(optimizer.step)."
             )
         groups = optimizer.param_groups
+        if self.peaks.are_as_written(groups):
+            return
         if self.peaks.are_others(groups):
-            fewer = len(self.peaks.written) - len(groups)
+            fewer = len(self.peaks.lrs) - len(groups)
             self.write(optimizer)
             if fewer > 0:
                 what = f"{fewer} of its parameter groups are gone; the others keep their peaks"
@@ -160,7 +166,7 @@ class Writer:
             pass
         elif _groups.only_makes_state(optimizer, args, kwargs):
             self._in_step = False  # it is not a step of the training
-        elif not self._marked_before and _is_marked(self._given()):
+        elif not self._marked_before and _groups.is_marked(self._given()):
             self.attached = False
             rank_zero_info(
                 f"Another scheduler was built on the {type(optimizer).__name__}, and has set lr to"
@@ -172,6 +178,9 @@ class Writer:
             self.write(optimizer)
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if torch.compiler.is_compiling():
+            self._call_uncompiled(self._after_step, optimizer, args, kwargs)
+            return
         # The hooks run again inside a step that calls its parent class's: that is one step.
         if not self.attached or not self._in_step:
             return
@@ -191,23 +200,22 @@ class Writer:
         """Write the values of the position into the groups."""
         if not self.attached:
             return
-        point = value_at(self.segments, self.position)
+        factor, momentum, decay_factor = value_at(self.segments, self.position)
         groups = optimizer.param_groups
         if self.peaks.are_others(groups):
-            self.peaks.follow(optimizer, point.lr, self.position)
-        if any(type(group["lr"]) is not float for group in groups):
-            _groups.unshare(groups, "lr", optimizer.defaults.get("lr"))
-        for group, peak in zip(groups, self.peaks.lrs, strict=False):
-            _groups.set_lr(group, peak * point.lr)
-            if point.momentum is not None and not _groups.set_momentum(group, point.momentum):
-                why = "its momentum is 0" if "momentum" in group else "it has none"
-                self.tell_once(optimizer, "momentum", f"momentum is not cycled: {why}")
-        if self.schedule.schedules_weight_decay:
+            self.peaks.follow(optimizer, factor, self.position)
+        self.peaks.write(optimizer, factor)
+        self.peaks.momentum_now = momentum
+        if momentum is not None:
+            for group in groups:
+                if not _groups.set_momentum(group, momentum):
+                    why = "its momentum is 0" if "momentum" in group else "it has none"
+                    self.tell_once(optimizer, "momentum", f"momentum is not cycled: {why}")
+        if self._schedules_weight_decay:
             if not any(self.peaks.decays):
                 what = "weight decay is not scheduled: there is none"
                 self.tell_once(optimizer, "weight decay", what)
-            self._write_weight_decay(optimizer, point.weight_decay)
-        self.peaks.remember(groups, self.lrs(), point.momentum)
+            self._write_weight_decay(optimizer, decay_factor)
         given = self._given()
         if given is not None and given.param_groups is not groups:
             _groups.show(given.param_groups, groups)
@@ -246,8 +254,7 @@ class Writer:
         self.peaks.load_state_dict(optimizer, state)
         self._loaded = dict(state)
         # The optimizer's own state has brought the checkpoint's back.
-        point = value_at(self.segments, self.position)
-        self._write_weight_decay(optimizer, point.weight_decay)
+        self._write_weight_decay(optimizer, value_at(self.segments, self.position).weight_decay)
         self._write_momentum(optimizer)
         self.write(optimizer)
 
@@ -282,6 +289,9 @@ class Writer:
             )
 
 
-def _is_marked(optimizer: Optimizer | None) -> bool:
-    """Whether a torch scheduler was built on the optimizer: each wraps its step."""
-    return hasattr(getattr(optimizer, "step", None), "_wrapped_by_lr_sched")
+def _call(hook: Callable[..., None], *arguments: Any) -> None:
+    """Call a hook. With `torch.compiler.disable`, torch.compile leaves it out of the step.
+
+    It is called so only while the step is compiled: it takes longer than the hook itself.
+    """
+    hook(*arguments)

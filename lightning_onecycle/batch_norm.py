@@ -8,7 +8,6 @@ import torch
 from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import (
     DataLoader,
@@ -18,6 +17,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from lightning_onecycle import _generators
 from lightning_onecycle._checks import whole
 from lightning_onecycle._lightning import Callback, class_for
 
@@ -77,7 +77,8 @@ class BatchNormRecalibration(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Re-estimate, if this is a validation during training."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._loader is not None:
-            with isolate_rng(), torch.no_grad(), trainer.precision_plugin.forward_context():
+            context = trainer.precision_plugin.forward_context()
+            with _generators.isolated(trainer.strategy.root_device), torch.no_grad(), context:
                 self._recalibrate(trainer, pl_module, self._loader)
 
     def _recalibrate(

@@ -108,7 +108,7 @@ def isolated(
     """
     with ExitStack() as stack:
         # Put back in the opposite order: the generators last of all.
-        stack.callback(_generators.global_state(trainer.strategy.root_device))
+        stack.enter_context(_generators.isolated(trainer.strategy.root_device))
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         if threading.current_thread() is threading.main_thread():
             handler = signal.getsignal(signal.SIGINT)  # Lightning ignores it after a first Ctrl+C

@@ -10,6 +10,7 @@ How fractions become whole steps is written down in one place, `Schedule.segment
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -29,16 +30,15 @@ class Point(NamedTuple):
     weight_decay: float
 
 
-def _anneal(span: Span, progress: float, anneal: Anneal) -> float:
+def _linear(span: Span, progress: float) -> float:
     start, end = span
-    if start == end:
-        return start
-    if anneal == "exp":
-        return float(start ** (1.0 - progress) * end**progress)
-    if anneal == "cos":
-        progress = 0.5 * (1.0 - math.cos(math.pi * progress))
     # In this form, unlike start + (end - start) * progress, both ends are met exactly.
-    return start * (1.0 - progress) + end * progress
+    return start if start == end else start * (1.0 - progress) + end * progress
+
+
+def _geometric(span: Span, progress: float) -> float:
+    start, end = span
+    return start if start == end else float(start ** (1.0 - progress) * end**progress)
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ class Phase:
 
     def at(self, progress: float) -> Point:
         """Return the values at ``progress`` in [0, 1] through this phase."""
-        return Point(
-            _anneal(self.lr, progress, self.anneal),
-            None if self.momentum is None else _anneal(self.momentum, progress, self.anneal),
-            _anneal(self.weight_decay, progress, self.anneal),
-        )
+        if self.anneal == "cos":
+            progress = 0.5 * (1.0 - math.cos(math.pi * progress))
+        between = _geometric if self.anneal == "exp" else _linear
+        momentum = None if self.momentum is None else between(self.momentum, progress)
+        return Point(between(self.lr, progress), momentum, between(self.weight_decay, progress))
 
 
 class Segment(NamedTuple):
@@ -100,10 +100,10 @@ class Segment(NamedTuple):
 
     def at(self, step: int) -> Point:
         """Return the values at ``step``; before the start or past the end, those at the edge."""
-        if self.end == self.start:
-            return self.phase.at(0.0)
-        progress = (step - self.start) / (self.end - self.start)
-        return self.phase.at(min(max(progress, 0.0), 1.0))
+        start, end, phase = self
+        if step <= start or start == end:
+            return phase.at(0.0)
+        return phase.at(1.0 if step >= end else (step - start) / (end - start))
 
 
 @dataclass(frozen=True)
@@ -247,10 +247,7 @@ class Schedule:
 
 def value_at(segments: Sequence[Segment], step: int) -> Point:
     """Return the values at ``step``; a point that two segments share belongs to the later one."""
-    for segment in reversed(segments):
-        if segment.start <= step:
-            return segment.at(step)
-    return segments[0].at(step)
+    return segments[bisect(segments, (step + 1,)) - 1].at(step)
 
 
 @lru_cache(maxsize=256)

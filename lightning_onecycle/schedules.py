@@ -4,6 +4,8 @@ Fractions are of the run, in [0, 1]; learning rates are factors of the optimizer
 which is the peak. `Schedule.trace` lists one, `lightning_onecycle.plots.plot_schedule` draws one.
 """
 
+# Longer than other modules: nearly half of it is docstrings with formulas.
+
 from __future__ import annotations
 
 from collections.abc import Sequence

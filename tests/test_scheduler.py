@@ -622,6 +622,17 @@ def test_peaks_move_with_their_groups(change):
         assert [group[0] for group in groups] == pytest.approx([p * FACTORS[step] for p in peaks])
 
 
+def test_a_state_of_fewer_groups_leaves_the_others_their_peaks():
+    def build(groups):
+        optimizer = sgd([{"params": [weight()], "lr": 0.1 * (i + 1)} for i in range(groups)])
+        return optimizer, ScheduleLR(optimizer, constant(), TOTAL)
+
+    optimizer, scheduler = build(3)
+    scheduler.load_state_dict(build(2)[1].state_dict() | {"groups_when_built": 1})
+    assert scheduler.max_lrs == pytest.approx([0.1, 0.2, 0.3])
+    assert [lrs(run(optimizer, 1), group)[0] for group in range(3)] == scheduler.max_lrs
+
+
 def test_a_group_that_is_gone_for_a_while_may_come_back():
     optimizer = sgd([{"params": [weight()], "lr": lr} for lr in (0.4, 0.1)])
     ScheduleLR(optimizer, one_cycle(), TOTAL)

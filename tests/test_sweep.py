@@ -20,9 +20,9 @@ from omegaconf import OmegaConf
 from forks import run, start
 from lightning_onecycle.sweep import Job, JobFailed
 from lightning_onecycle.sweep.callback import _print_table, _say_what_comes, file_name
-from lightning_onecycle.sweep.job import _is_on_one_device
 from lightning_onecycle.sweep.job_files import LOCK, parsed, remember, take_over
 from lightning_onecycle.sweep.lock import alone
+from lightning_onecycle.sweep.processes import is_on_one_device
 from lightning_onecycle.sweep.queue import in_the_queue
 from lightning_onecycle.sweep.ranks import rank_of_many, take_rank
 
@@ -678,7 +678,7 @@ def test_which_jobs_are_in_the_queue(tmp_path, monkeypatch, squeue, expected):
     ],
 )
 def test_which_jobs_are_on_one_device(trainer, expected):
-    assert _is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
+    assert is_on_one_device(OmegaConf.create({"trainer": trainer})) is expected
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -211,6 +211,27 @@ def test_callbacks_that_end_litter_or_time_a_run_are_left_out(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class TakesNoPart(Hooked):
+    takes_part_in_range_test = False
+
+
+class StoppingThatTakesPart(EarlyStopping):
+    takes_part_in_range_test = True
+
+    def on_train_start(self, trainer, pl_module):
+        SEEN.hooks.append("stopping")
+
+
+def test_a_callback_says_itself_whether_it_takes_part():
+    find(
+        None,
+        TakesNoPart("left out"),
+        Hooked("kept"),
+        StoppingThatTakesPart("nothing", strict=False),
+    )
+    assert SEEN.hooks == ["kept", "stopping"]
+
+
 class Clipped(Scripted):
     """Loses its weights times a hundred, so that the gradient is known."""
 

@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,38 @@ def test_who_imports_what(path):
         assert not names & {"hydra", "omegaconf"}
         assert path == READS_ITS_FILES or "hydra" not in path.read_text().lower()
     assert "matplotlib" not in imports(path, everywhere=False)
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def runtime_nodes(tree):
+    """Yield a file's nodes, functions included, without what only type checkers import."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from runtime_nodes(node)
+
+
+def imported_modules(path, modules):
+    """Return which modules of the package a file imports."""
+    names = set()
+    for node in runtime_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            of_package = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            names |= of_package or {node.module}
+    return names & modules
+
+
+def test_no_imports_go_in_circles():
+    modules = {module_name(path) for path in FILES}
+    graph = {module_name(path): imported_modules(path, modules) for path in FILES}
+    # Raises CycleError, which names the circle.
+    assert set(TopologicalSorter(graph).static_order()) == modules
 
 
 @pytest.mark.parametrize("name", [name for name in PURE if (PACKAGE / name).exists()])

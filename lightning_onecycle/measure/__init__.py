@@ -5,13 +5,14 @@ from lightning_onecycle.measure.generalization import (
     generalization_gap,
     onset,
 )
+from lightning_onecycle.measure.landscape import box_sharpness, top_eigenvalue
 from lightning_onecycle.measure.noise_scale import (
     GradientNoiseScale,
     NoiseScale,
     noise_factor,
     simple_noise_scale,
 )
-from lightning_onecycle.measure.sharpness import Sharpness, box_sharpness, top_eigenvalue
+from lightning_onecycle.measure.sharpness import Sharpness
 
 __all__ = [
     "GeneralizationGap",

@@ -32,6 +32,8 @@ class Measurement(Callback):
         latest: What was measured last, by its tag.
     """
 
+    takes_part_in_range_test = False
+
     def __init__(self, every_n_steps: int) -> None:
         super().__init__()
         self.every_n_steps = whole("every_n_steps", every_n_steps, 1)
@@ -117,7 +119,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
     the random number generators are where they were. An iterator of a loader is not touched.
     """
     with ExitStack() as stack:
-        stack.callback(_generators.global_state(trainer.strategy.root_device))
+        stack.enter_context(_generators.isolated(trainer.strategy.root_device))
         memo, _ = what_is_shared(trainer, module)
         copied = copy_module(module, memo)
         copied.trainer = trainer  # Lightning's copies have none, and are in epoch 0 for ever

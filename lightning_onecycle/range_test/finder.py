@@ -13,12 +13,13 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle._checks import choice, refuse_unknown_arguments
+from lightning_onecycle._lightning import Callback
 from lightning_onecycle._searched import refuse_other_settings
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.live_conditions import check_peak
-from lightning_onecycle.range_test.run import StartsRangeTests, checked, run
+from lightning_onecycle.range_test.run import checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
 from lightning_onecycle.search.result import Search, load_curve_or_search
 from lightning_onecycle.search.run import run_search, search_options
@@ -29,7 +30,7 @@ _NOT_IN_THE_CHECKPOINT = (
 )
 
 
-class LRFinder(StartsRangeTests):
+class LRFinder(Callback):
     """Find the peak by a range test at the start of a fit, and train with it.
 
     The test runs as `Tuner.lr_find` does, before anything of the fit has happened. The peak that it
@@ -67,6 +68,8 @@ class LRFinder(StartsRangeTests):
         >>> from lightning_onecycle import OneCycle
         >>> trainer = Trainer(callbacks=[LRFinder(num_training=50), OneCycle()], logger=False)
     """
+
+    takes_part_in_range_test = False
 
     def __init__(
         self,

@@ -24,43 +24,29 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_onecycle import _lightning
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle._lightning import of_either_lightning
-from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.isolation import isolated
-from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
-from lightning_onecycle.report import RunRecord, StopOnDivergence
 
-
-class StartsRangeTests(_lightning.Callback):
-    """A callback that runs range tests, and so takes no part in them."""
-
-
-# Those that end a run, litter, time or measure it, or write the learning rate or the weights of its
-# end. All others take part: they are conditions of the training.
+# Those of Lightning's that end a run, litter, time or measure it, or write the learning rate or the
+# weights of its end. All others are conditions of the training.
 _LEFT_OUT = (
     Checkpoint,
     EarlyStopping,
     SpikeDetection,
-    StopOnDivergence,
     Timer,
     ProgressBar,
     ModelSummary,
-    RunRecord,
-    Measurement,
     LearningRateMonitor,
     DeviceStatsMonitor,
     ThroughputMonitor,
     LearningRateFinder,
     BatchSizeFinder,
-    ScheduleCallback,
     StochasticWeightAveraging,
-    StartsRangeTests,
 )
 
 
@@ -192,7 +178,9 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 
 def _takes_part(callback: Callback) -> bool:
-    return not isinstance(callback, of_either_lightning(*_LEFT_OUT))
+    """Whether a callback is a condition of the training, by what it says itself or by its class."""
+    by_class = not isinstance(callback, of_either_lightning(*_LEFT_OUT))
+    return bool(getattr(callback, "takes_part_in_range_test", by_class))
 
 
 def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> None:

@@ -72,6 +72,8 @@ class Tuner:
         time a run), and momentum, which is that of the schedule at its peak. A loss is the mean
         over the batches of an optimizer step, and over all devices.
 
+        A callback of your own takes no part if it has ``takes_part_in_range_test = False``.
+
         A short loader is gone over again. No validation is run unless it is asked for. See
         `lightning_onecycle.isolation.isolated` for what is put back afterwards.
 

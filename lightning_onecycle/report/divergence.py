@@ -25,6 +25,8 @@ class StopOnDivergence(Callback):
         >>> trainer = Trainer(callbacks=StopOnDivergence(), logger=False)
     """
 
+    takes_part_in_range_test = False
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

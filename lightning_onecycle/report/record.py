@@ -60,6 +60,8 @@ class RunRecord(Callback):
         >>> trainer = Trainer(callbacks=[OneCycle(), record], logger=False)
     """
 
+    takes_part_in_range_test = False
+
     def __init__(self, path: str | Path, **facts: Any) -> None:
         super().__init__()
         self.path = Path(path)

@@ -13,7 +13,8 @@ written as jobs end.
 """
 
 from lightning_onecycle.sweep.callback import Sweep
-from lightning_onecycle.sweep.job import Job, job, swept
+from lightning_onecycle.sweep.command_line import swept
+from lightning_onecycle.sweep.job import Job, job
 from lightning_onecycle.sweep.job_files import JobFailed
 
 __all__ = ["Job", "JobFailed", "Sweep", "job", "swept"]

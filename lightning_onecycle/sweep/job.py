@@ -17,9 +17,8 @@ from typing import Any
 
 from filelock import Timeout
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_onecycle.report import (
     Status,
@@ -30,12 +29,13 @@ from lightning_onecycle.report import (
 )
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep import job_files
-from lightning_onecycle.sweep.command_line import config_flags, hydra_options
+from lightning_onecycle.sweep.command_line import config_flags, hydra_options, program_of
 from lightning_onecycle.sweep.job_files import CHECKPOINT, GIVEN, RESULT, JobFailed
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.processes import (
     can_fork,
     fit_to_be_forked,
+    is_on_one_device,
     run_as_a_command,
     run_in_a_fork,
 )
@@ -73,7 +73,7 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
     """
 
     def decorate(task: Task) -> Task:
-        program = _program(task)  # now: a launcher may take the task to another process
+        program = program_of(task)  # now: a launcher may take the task to another process
 
         @functools.wraps(task)
         def run(cfg: DictConfig) -> Any:
@@ -85,20 +85,6 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
         return run
 
     return decorate
-
-
-def swept() -> dict[str, Any]:
-    """Return what sets this job apart from the others of its sweep; nothing in a single run.
-
-    The second job of ``-m schedule=onecycle,step trainer.max_epochs=5`` has
-    ``{"schedule": "step"}``.
-    """
-    hydra = HydraConfig.get()
-    same = [*hydra.job.config.override_dirname.exclude_keys, "resume"]
-    if hydra.mode != RunMode.MULTIRUN and same == ["resume"]:
-        return {}
-    overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
-    return {o.key_or_group: o.value() for o in overrides if o.key_or_group not in same}
 
 
 @dataclass(frozen=True)
@@ -244,10 +230,10 @@ class Job:
             log.error(f"the table of {self.root} is not written: {error}")
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:
-        if _is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
+        if is_on_one_device(cfg) and "SUBMITIT_EXECUTOR" in os.environ:
             self._run_here(task, cfg)  # it has a process, and that is told of a preemption
             return
-        if _is_on_one_device(cfg) and can_fork():
+        if is_on_one_device(cfg) and can_fork():
             if share is not None:
                 with fit_to_be_forked(), contextlib.suppress(Exception):
                     share(cfg)
@@ -296,22 +282,6 @@ def _failures_told(directory: Path) -> Iterator[None]:
 
 def _is_due(picture: Path) -> bool:
     """Return whether it is worth the time to draw it again, with jobs still to come."""
-    return (
-        not picture.is_file() or time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES
-    )
-
-
-def _program(task: Task) -> list[str]:
-    """Return the start of a command line: the module or the file that the task is from."""
-    spec = getattr(sys.modules.get(task.__module__), "__spec__", None)
-    if spec is not None:
-        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
-    return [sys.executable, os.path.abspath(task.__code__.co_filename)]
-
-
-def _is_on_one_device(cfg: DictConfig) -> bool:
-    """Return whether Lightning starts no further processes for the job."""
-    trainer = cfg.get("trainer") or {}
-    devices = trainer.get("devices", "auto")
-    one = str(devices) == "1" or (OmegaConf.is_list(devices) and len(devices) == 1)
-    return one and trainer.get("strategy", "auto") == "auto" and trainer.get("num_nodes", 1) == 1
+    if not picture.is_file():
+        return True
+    return time.time() - picture.stat().st_mtime > _SECONDS_BETWEEN_PICTURES

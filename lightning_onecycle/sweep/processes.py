@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
+from omegaconf import DictConfig, OmegaConf
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -115,3 +116,11 @@ def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def is_on_one_device(cfg: DictConfig) -> bool:
+    """Return whether Lightning starts no further processes for the job."""
+    trainer = cfg.get("trainer") or {}
+    devices = trainer.get("devices", "auto")
+    one = str(devices) == "1" or (OmegaConf.is_list(devices) and len(devices) == 1)
+    return one and trainer.get("strategy", "auto") == "auto" and trainer.get("num_nodes", 1) == 1
