@@ -22,14 +22,12 @@ from hypothesis import strategies as st
 import lightning_onecycle
 from lightning_onecycle.range_test import Conditions, LRCurve, Suggestion
 from lightning_onecycle.range_test.plot import plot_lr_curve, plot_lr_curves
+from lightning_onecycle.range_test.smoothing import ceiling, noise_of, smooth
 from lightning_onecycle.range_test.suggest import (
     METHODS,
     Reading,
-    ceiling,
-    noise_of,
     one_cycle_peak,
     slide,
-    smooth,
     valley,
 )
 

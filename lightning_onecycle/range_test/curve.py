@@ -20,14 +20,13 @@ from lightning_onecycle.range_test.json_file import (
     to_text,
     written,
 )
+from lightning_onecycle.range_test.smoothing import ceiling, smooth
 from lightning_onecycle.range_test.suggest import (
     METHODS,
     SIGMA,
     Reading,
     Suggestion,
-    ceiling,
     read,
-    smooth,
 )
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.live_conditions import check_peak
 from lightning_onecycle.range_test.run import checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
-from lightning_onecycle.search.result import Search, load_curve_or_search
+from lightning_onecycle.search.files import load_curve_or_search
+from lightning_onecycle.search.result import Search
 from lightning_onecycle.search.run import run_search, search_options
 
 _NOT_IN_THE_CHECKPOINT = (

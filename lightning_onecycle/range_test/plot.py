@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_onecycle.plots import GREY, PALETTE, new_axes
-from lightning_onecycle.range_test.suggest import ceiling
+from lightning_onecycle.range_test.smoothing import ceiling
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

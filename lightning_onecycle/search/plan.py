@@ -1,4 +1,4 @@
-"""What a search spends its steps on: how long its pieces are, and which peak comes next.
+"""How long the pieces of a search are, which peak comes next, and what it says of the training.
 
 Pure Python. The numbers are measured: ``experiments/benchmarks/kinds``.
 """
@@ -18,6 +18,8 @@ _FINEST = 10.0**0.2
 _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
 """Lengths of a probe, as fractions of the training."""
 _FEWEST_STEPS = 10
+_FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
+"""Powers of the length with which the best peak falls: of any training, and for over-fitting."""
 
 
 class Plan(NamedTuple):
@@ -135,3 +137,15 @@ def anchor(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
     finite = [(loss, lr) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
     lowest, highest = min(finite, default=(0.0, 0.0)), max(finite, default=(0.0, 0.0))
     return None if math.isclose(lowest[0], highest[0], rel_tol=1e-9) else lowest[1]
+
+
+def part_of_peak(steps: int, total_steps: int, over_fit: float) -> float:
+    """Return what the best peak of ``total_steps`` is, as a part of that of fewer steps.
+
+    Args:
+        steps: The fewer steps.
+        total_steps: Those of the training.
+        over_fit: `Probe.over_fit` after the fewer steps.
+    """
+    power = min(_FALL + _FALL_BY_OVER_FITTING * over_fit, 1.0)
+    return (steps / total_steps) ** power if 0 < steps < total_steps else 1.0

@@ -17,6 +17,7 @@ from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit
+from lightning_onecycle.search.plan import part_of_peak
 from lightning_onecycle.search.probe import Probe
 from lightning_onecycle.search.recipe import (
     MOMENTUM,
@@ -36,7 +37,7 @@ from lightning_onecycle.search.recipe_plan import (
 )
 from lightning_onecycle.search.recipe_settings import Momentum, Setting
 from lightning_onecycle.search.recipe_survey import RecipeSurvey
-from lightning_onecycle.search.result import Search, part_of_peak
+from lightning_onecycle.search.result import Search
 from lightning_onecycle.search.run import begun, keep_in, short_trainings
 
 _FEWEST_STEPS = 3

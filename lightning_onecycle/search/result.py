@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.json_file import check_format, read_file, to_text
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.schedules import one_cycle
+from lightning_onecycle.search.plan import part_of_peak
 from lightning_onecycle.search.probe import Probe
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import describe
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lightning_onecycle.callback import ScheduleCallback
 
 _FORMAT = 1
-_FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
 _NOTABLE = 0.02  # over-fitting that is spoken of
 _PLAIN = ("total_steps", "probe_steps", "cost", "steps", "judged_by", "note")
 
@@ -288,31 +287,11 @@ class Search:
             OSError: If the file cannot be read.
             ValueError: If it holds no search, or one of a later version.
         """
-        return read_file(path, "a search", _search_from_dict)
+        return read_file(path, "a search", search_from_dict)
 
 
-def load_curve_or_search(path: str | Path) -> LRCurve | Search:
-    """Read what `LRCurve.save` or `Search.save` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The one or the other.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it holds neither.
-    """
-
-    def make(content: Any) -> LRCurve | Search:
-        is_search = isinstance(content, Mapping) and "probes" in content
-        return _search_from_dict(content) if is_search else LRCurve.from_dict(content)
-
-    return read_file(path, "an LR curve", make)
-
-
-def _search_from_dict(content: Any) -> Search:
+def search_from_dict(content: Any) -> Search:
+    """Make a search of what `Search.save` wrote."""
     check_format(content, _FORMAT)
     schedule, recipe = content.get("schedule"), content.get("recipe")
     return Search(
@@ -322,15 +301,3 @@ def _search_from_dict(content: Any) -> Search:
         recipe=None if recipe is None else Recipe.from_dict(recipe),
         **{name: content[name] for name in _PLAIN},
     )
-
-
-def part_of_peak(steps: int, total_steps: int, over_fit: float) -> float:
-    """Return what the best peak of ``total_steps`` is, as a part of that of fewer steps.
-
-    Args:
-        steps: The fewer steps.
-        total_steps: Those of the training.
-        over_fit: `Probe.over_fit` after the fewer steps.
-    """
-    power = min(_FALL + _FALL_BY_OVER_FITTING * over_fit, 1.0)
-    return (steps / total_steps) ** power if 0 < steps < total_steps else 1.0
