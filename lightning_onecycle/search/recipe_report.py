@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_onecycle.search.plan import part_of_peak
 from lightning_onecycle.search.probe import Probe
 from lightning_onecycle.search.recipe import MOMENTUM, WEIGHT_DECAY, Recipe, Stage
 from lightning_onecycle.search.recipe_plan import FIRST_ROUND, ROUNDS
@@ -92,7 +93,7 @@ def rows(search: Search) -> list[Row]:
             found.append(row._replace(tried=f"{row.tried}, as before", steps=0))
         for probe in stage.probes:
             outcome = _outcome(probe, chosen)
-            if probe != chosen and stage.name not in ROUNDS and _goes_on(recipe, probe, stages):
+            if probe != chosen and stage.name not in ROUNDS and _goes_on(recipe, probe):
                 outcome = outcome.replace("thrown away", "goes on to the longer trainings")
             found.append(_row(stage.name, probe, outcome, is_kept=probe == chosen))
         before = chosen
@@ -122,17 +123,14 @@ def _rows_of_tests(recipe: Recipe) -> list[Row]:
     return found
 
 
-def _goes_on(recipe: Recipe, probe: Probe, stages: list[tuple[Stage, Probe]]) -> bool:
+def _goes_on(recipe: Recipe, probe: Probe) -> bool:
     """Return whether the setting of a probe is trained again for longer, at a lower peak."""
-    longer = recipe.stage(FIRST_ROUND).probes
-    if not longer:
-        return False
-    before = [chosen for stage, chosen in stages if stage.name not in ROUNDS][-1]
-    part = longer[0].lr / before.lr  # what stands before is the first that is trained again
-    return any(
-        Setting.of(probe)[1:] == Setting.of(other)[1:] and math.isclose(probe.lr * part, other.lr)
-        for other in longer
-    )
+
+    def is_same(longer: Probe) -> bool:
+        lr = probe.lr * part_of_peak(probe.steps, longer.steps, probe.over_fit)
+        return Setting.of(probe)[1:] == Setting.of(longer)[1:] and math.isclose(lr, longer.lr)
+
+    return any(is_same(longer) for longer in recipe.stage(FIRST_ROUND).probes)
 
 
 def _row(stage: str, probe: Probe, outcome: str, *, is_kept: bool = False) -> Row:
