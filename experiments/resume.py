@@ -22,7 +22,15 @@ from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
-from lightning_onecycle.sweep.job_files import RUN_LOCK, is_over, listed, parsed, start_anew
+from lightning_onecycle.sweep.job_files import (
+    GIVEN,
+    RUN_LOCK,
+    is_over,
+    listed,
+    parsed,
+    remember,
+    start_anew,
+)
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 
@@ -229,6 +237,7 @@ class KeepOptions(Callback):
 
     def __init__(self, cfg: DictConfig, directory: Path) -> None:
         self.cfg = cfg
+        self.directory = directory
         self.record = directory / RECORD
         self._kept = False
 
@@ -250,3 +259,5 @@ class KeepOptions(Callback):
         write_whole(self.record / "config.yaml", OmegaConf.to_yaml(self.cfg))
         write_whole(self.record / "hydra.yaml", OmegaConf.to_yaml(written))
         write_whole(self.record / "overrides.yaml", OmegaConf.to_yaml(options))
+        if (self.directory / GIVEN).is_file():  # a job of a sweep, which holds it to its options
+            remember(self.directory, options)

@@ -13,6 +13,8 @@ from conftest import quiet_trainer
 from experiments.build import UsageError
 from experiments.resume import KeepOptions, arguments_for_hydra, check_resume
 from experiments.task import Classifier
+from lightning_onecycle.report import read_result
+from lightning_onecycle.sweep.job_files import GIVEN, remember
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -170,6 +172,7 @@ def test_what_a_schedule_writes_may_change(run):
 
 def test_options_are_kept_when_a_batch_has_been_trained_on(run, monkeypatch):
     directory = run("seed=1", "schedule=triangular")
+    remember(directory, ["seed=1", "schedule=triangular"])  # it is a job of a sweep
     record = directory / ".hydra"
     before = {path: path.read_text() for path in record.iterdir()}
     cfg = composed("seed=1", "schedule=step", "hydra.output_subdir=null")
@@ -178,9 +181,11 @@ def test_options_are_kept_when_a_batch_has_been_trained_on(run, monkeypatch):
     keep = KeepOptions(composed("seed=1", "schedule=step"), directory)
     trainer = quiet_trainer(keep)
     assert {path: path.read_text() for path in record.iterdir()} == before
+    assert read_result(directory / GIVEN)["overrides"] == ["seed=1", "schedule=triangular"]
     for batch in (0, 1):
         keep.on_train_batch_end(trainer, None, None, None, batch)
     assert list(OmegaConf.load(record / "overrides.yaml")) == ["seed=1", "schedule=step"]
     assert "step_decay" in OmegaConf.load(record / "config.yaml").schedule._target_
     assert OmegaConf.load(record / "hydra.yaml").hydra.runtime.choices.schedule == "step"
     assert sorted(record.iterdir()) == sorted(before)
+    assert read_result(directory / GIVEN)["overrides"] == ["seed=1", "schedule=step"]
