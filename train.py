@@ -80,6 +80,7 @@ from lightning_onecycle import (
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.report import Status, read_result, record_failure, write_result
 from lightning_onecycle.report.record import STARTING, is_complete
+from lightning_onecycle.sweep.job_files import is_over
 
 log = logging.getLogger("train")
 IGNORED = (
@@ -208,6 +209,9 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
+        if not record.has_begun and is_over(record.result):
+            rank_zero_only(log.info)("nothing is left to train: other options change nothing")
+            return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
     finally:
         if record.has_begun:

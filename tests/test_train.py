@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from experiments.checkpoint_io import AtomicCheckpointIO
 from forks import run, start
 from lightning_onecycle import LRCurve, Search, __version__
-from lightning_onecycle.report.record import RUNNING
+from lightning_onecycle.report.record import RUNNING, TESTING
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -502,6 +502,26 @@ def test_a_run_is_not_written_over(finished):
     assert code == 1
     assert "hydra.run.dir must be a new directory" in output
     assert files_in(directory) == before
+
+
+def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finished):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    before = files_in(directory)
+    code, output = run(f"resume={directory}", "trainer.limit_test_batches=1")
+    assert code == 0, output
+    assert "nothing is left to train: other options change nothing" in output
+    assert "completed before, not run again" in output
+    after = files_in(directory)
+    changed = {path.name for path in before if after[path] != before[path]}
+    assert changed == {"train.log"}
+    # The test of a run that was killed in it is made up for.
+    killed = result_of(directory) | {"reason": TESTING, "metrics": {}}
+    (directory / "result.json").write_text(json.dumps(killed))
+    code, output = run(f"resume={directory}")
+    assert code == 0, output
+    assert result_of(directory)["reason"] is None
+    assert "test/acc" in result_of(directory)["metrics"]
 
 
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, finished):
