@@ -207,9 +207,10 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
             scheduling.max_lr = peak_of(found, cfg)
     if cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
+    was_over = is_over(read_result(directory / RESULT))
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
-        if not record.has_begun and is_over(record.result):
+        if was_over and not record.has_begun:
             rank_zero_only(log.info)("nothing is left to train: other options change nothing")
             return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
