@@ -41,6 +41,8 @@ RECORD = ".hydra"
 AUTO = "auto"
 # What a schedule writes to the optimizer; all else it takes from the checkpoint.
 WRITTEN_ANEW = {"lr", "weight_decay"}
+# What decides neither which images are trained on nor which are held out.
+OF_THE_BATCHES = {"augment", "batch_size", "drop_last", "num_workers", "root", "seed"}
 
 
 class OtherRun(UsageError):
@@ -203,13 +205,17 @@ def options_of_this_run() -> list[str]:
 
 
 def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> None:
-    """Refuse to go on from a checkpoint that is damaged, or is of another optimizer or model."""
+    """Refuse a checkpoint that is damaged, or is of other data, another optimizer or model.
+
+    With another split, images of the test or the validation would have been trained on.
+    """
     path = directory / CHECKPOINT
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of it
         raise UsageError(f"resume: {path} cannot be read: {error}") from error
     run = _read(directory / RECORD / "config.yaml", dict)
+    _refuse_changes("data", run, cfg, allowed=OF_THE_BATCHES)
     _refuse_changes("optimizer", run, cfg, allowed=WRITTEN_ANEW)
     _refuse_changes("task", run, cfg, allowed={"label_smoothing"})
     saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}

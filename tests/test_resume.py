@@ -156,10 +156,17 @@ def test_a_damaged_record_is_named(run, name, content):
             ["model=resnet8"],
             "model must stay experiments.models.MLP with resume, got experiments.models.ResNet",
         ),
+        (
+            ["data=cifar10"],
+            "data must stay experiments.data.Digits with resume, got experiments.data.CIFAR10",
+        ),
+        (["data.split_seed=7"], "data.split_seed must stay 0 with resume, got 7"),
+        (["data.num_val=200"], "data.num_val must stay 300 with resume, got 200"),
+        (["data.train_size=9"], "data.train_size must stay None with resume, got 9"),
         (["model.hidden=[10]"], r"model.hidden must stay \[256, 128\] with resume, got \[10\]"),
     ],
 )
-def test_another_optimizer_or_model_is_refused_by_both_names(run, options, message):
+def test_other_data_another_optimizer_or_model_are_refused_by_both_names(run, options, message):
     directory, cfg = run(), composed(*options)
     with pytest.raises(UsageError, match=f"^{message}$"):
         check_resume(cfg, directory, module(cfg))
@@ -167,6 +174,12 @@ def test_another_optimizer_or_model_is_refused_by_both_names(run, options, messa
 
 def test_what_a_schedule_writes_may_change(run):
     cfg = composed("optimizer.lr=0.1", "optimizer.weight_decay=0", "task.label_smoothing=0.1")
+    check_resume(cfg, run(), module(cfg))
+
+
+def test_batches_and_their_order_may_change(run):
+    augment = "data.augment={_target_: experiments.data.Augment, flip: true}"
+    cfg = composed("data.batch_size=32", "data.drop_last=false", "seed=3", augment)
     check_resume(cfg, run(), module(cfg))
 
 
