@@ -18,6 +18,7 @@ from experiments.checkpoint_io import AtomicCheckpointIO
 from forks import run, start
 from lightning_onecycle import LRCurve, Search, __version__
 from lightning_onecycle.report.record import RUNNING, TESTING
+from lightning_onecycle.sweep.job_files import start_anew
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -502,6 +503,31 @@ def test_a_run_is_not_written_over(finished):
     assert code == 1
     assert "hydra.run.dir must be a new directory" in output
     assert files_in(directory) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["lr_find=only", "lr_find.num_training=20"],
+        ["trainer.max_epochs=1", "callbacks.last_epoch=null", "callbacks.last_seconds=null"],
+    ],
+)
+def test_a_complete_run_without_a_checkpoint_is_not_written_over(tmp_path, options):
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", *options)
+    assert code == 0, output
+    before = files_in(tmp_path)
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", *options, "optimizer.lr=0.1")
+    assert code == 1
+    rule = f"hydra.run.dir must be a new directory, got that of an earlier run, {tmp_path}"
+    assert output.splitlines()[-1] == rule
+    assert files_in(tmp_path) == before
+
+
+def test_a_run_that_starts_anew_removes_what_one_without_a_checkpoint_has_left(tmp_path):
+    for name in ("result.json", "lr_find.json", "lr_find.png", "schedule.png", "notes.txt"):
+        (tmp_path / name).touch()
+    start_anew(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finished):

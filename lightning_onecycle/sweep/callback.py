@@ -53,12 +53,13 @@ class Sweep(Callback):
         _check_writable("hydra.run.dir", directory)
         is_free = take(directory / RUN_LOCK)
         resume, has_checkpoint = config.get("resume", ""), (directory / CHECKPOINT).is_file()
-        if resume is None and has_checkpoint:
+        has_run = has_checkpoint or is_over(read_result(directory / RESULT))
+        if resume is None and has_run:
             sys.exit(
-                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
-                " give resume=DIR to go on with it"
+                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}"
+                + (": give resume=DIR to go on with it" if has_checkpoint else "")
             )
-        if not is_free or (resume and (has_checkpoint or is_over(read_result(directory / RESULT)))):
+        if not is_free or (resume and has_run):
             config.hydra.output_subdir = None  # The record stays that of the earlier run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

@@ -25,6 +25,8 @@ RESULT = "result.json"
 GIVEN = ".job.json"
 """In a job's directory: what it was given. Whoever writes ``result.json`` need not know it."""
 CHECKPOINT = Path("checkpoints", "last.ckpt")
+# What a run without a checkpoint leaves and the next one writes anew, if it comes to it.
+_LEFT = (RESULT, "lr_find.json", "lr_find.png", "schedule.png", "events.out.tfevents.*")
 
 
 class JobFailed(CompactHydraException):
@@ -43,7 +45,7 @@ def remember(directory: Path, overrides: Sequence[str]) -> None:
 
 def start_anew(directory: Path) -> None:
     """Remove the files of a run without a checkpoint, so that nothing is there twice."""
-    for path in (directory / RESULT, *directory.glob("events.out.tfevents.*")):
+    for path in (path for pattern in _LEFT for path in directory.glob(pattern)):
         path.unlink(missing_ok=True)
 
 
