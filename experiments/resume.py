@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,8 @@ from lightning_onecycle.sweep.command_line import config_flags, hydra_options
 from lightning_onecycle.sweep.job_files import (
     GIVEN,
     RUN_LOCK,
+    difference,
     is_over,
-    listed,
     parsed,
     remember,
     start_anew,
@@ -41,6 +41,8 @@ RECORD = ".hydra"
 AUTO = "auto"
 # What a schedule writes to the optimizer; all else it takes from the checkpoint.
 WRITTEN_ANEW = {"lr", "weight_decay"}
+# How a peak is chosen from a curve, and which one.
+OF_THE_PEAK = {"method", "curve", "allow_differences"}
 # What decides neither which images are trained on nor which are held out.
 OF_THE_BATCHES = {"augment", "batch_size", "drop_last", "num_workers", "root", "seed"}
 
@@ -102,7 +104,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
         started_with = _read(record / "overrides.yaml", list)
     except UsageError as error:
         sys.exit(f"train.py: {error}")
-    earlier = [o for o in started_with if _key(o) != "resume"]  # which is auto
+    earlier = without_resume(started_with)
     # Lightning gives what is given here to further ranks, which come through here again.
     earlier_flags = [flag for flag in _flags_of_the_run(hydra) if flag not in flags]
     sources = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
@@ -186,12 +188,14 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
     """
     result, has_checkpoint = read_result(directory / RESULT), (directory / CHECKPOINT).is_file()
     if is_over(result) or has_checkpoint:
-        earlier, given = parsed(result.get("overrides", [])), parsed(options_of_this_run())
+        kept = result.get("overrides")
+        if kept is None:  # it is damaged or missing
+            kept = _read(directory / RECORD / "overrides.yaml", list)
+        earlier, given = parsed(without_resume(kept)), parsed(options_of_this_run())
         if earlier != given:
             raise OtherRun(
                 f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
-                f" run had {listed(earlier - given)} and not {listed(given - earlier)}: give"
-                " resume=DIR to go on with others"
+                f" run {difference(earlier, given)}: give resume=DIR to go on with others"
             )
     elif is_first():
         start_anew(directory)
@@ -201,7 +205,12 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
 
 def options_of_this_run() -> list[str]:
     """Return what the run was given on the command line, or by a sweep."""
-    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    return without_resume(HydraConfig.get().overrides.task)
+
+
+def without_resume(options: Iterable[str]) -> list[str]:
+    """Return options without the one that says where a run goes on."""
+    return [option for option in options if _key(option) != "resume"]
 
 
 def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> None:
@@ -216,6 +225,8 @@ def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> N
         raise UsageError(f"resume: {path} cannot be read: {error}") from error
     run = _read(directory / RECORD / "config.yaml", dict)
     _refuse_changes("data", run, cfg, allowed=OF_THE_BATCHES)
+    if run.lr_find.mode == cfg.lr_find.mode != "off":  # what it has found is used again
+        _refuse_changes("lr_find", run, cfg, allowed=OF_THE_PEAK)
     _refuse_changes("optimizer", run, cfg, allowed=WRITTEN_ANEW)
     _refuse_changes("task", run, cfg, allowed={"label_smoothing"})
     saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}

@@ -177,6 +177,18 @@ def test_what_a_schedule_writes_may_change(run):
     check_resume(cfg, run(), module(cfg))
 
 
+def test_a_range_test_that_is_used_again_keeps_its_options(run):
+    directory = run("lr_find=then_fit", "lr_find.num_training=50")
+    cfg = composed("lr_find=then_fit", "lr_find.num_training=60")
+    with pytest.raises(UsageError, match="^lr_find.num_training must stay 50 with resume, got 60$"):
+        check_resume(cfg, directory, module(cfg))
+    # The peak may be chosen in another way, or given.
+    method = ("lr_find=then_fit", "lr_find.num_training=50", "lr_find.method=valley")
+    for options in (method, ["lr_find=off"]):
+        cfg = composed(*options)
+        check_resume(cfg, directory, module(cfg))
+
+
 def test_batches_and_their_order_may_change(run):
     augment = "data.augment={_target_: experiments.data.Augment, flip: true}"
     cfg = composed("data.batch_size=32", "data.drop_last=false", "seed=3", augment)

@@ -361,7 +361,7 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     assert "completed before, not run again" in output
     code, output = run(*command, "optimizer.lr=0.1")
     assert code == 1
-    assert "whose run had anything else and not optimizer.lr=0.1" in output
+    assert "whose run did not have optimizer.lr=0.1" in output
     assert "Traceback" not in output
     after = files_in(directory)
     assert {path for path in after if after[path] != before.get(path)} == {directory / "train.log"}
@@ -548,6 +548,19 @@ def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finishe
     assert code == 0, output
     assert result_of(directory)["reason"] is None
     assert "test/acc" in result_of(directory)["metrics"]
+
+
+def test_a_run_with_a_damaged_result_goes_on_by_itself_with_its_own_options_alone(tmp_path):
+    command = (*QUIET, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", "resume=auto")
+    code, output = run(*command)
+    assert code == 0, output
+    (tmp_path / "result.json").write_text("{")
+    code, output = run(*command, "seed=1")
+    assert code == 1
+    assert "whose run did not have seed=1: give resume=DIR" in output
+    code, output = run(*command)
+    assert code == 0, output
+    assert result_of(tmp_path)["status"] == "completed"
 
 
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, finished):

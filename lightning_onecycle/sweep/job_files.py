@@ -102,9 +102,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     if earlier is None:
         raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
     restore_record(directory, _given(directory) or [])
-    raise JobFailed(
-        f"{rule} whose {name} had {listed(earlier - given)} and not {listed(given - earlier)}"
-    )
+    raise JobFailed(f"{rule} whose {name} {difference(earlier, given)}")
 
 
 def restore_record(directory: Path, overrides: Sequence[str]) -> None:
@@ -144,6 +142,9 @@ def _is_of_a_sweep(directory: Path) -> bool:
     return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
 
 
-def listed(options: set[str]) -> str:
-    """Return options as text for a message."""
-    return ", ".join(sorted(options)) or "anything else"
+def difference(earlier: set[str], given: set[str]) -> str:
+    """Return what options a run had that others lack, and lacked that others have, as text."""
+    had, lacked = (", ".join(sorted(side)) for side in (earlier - given, given - earlier))
+    if not had:
+        return f"did not have {lacked}"
+    return f"had {had} and not {lacked}" if lacked else f"had {had}"
