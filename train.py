@@ -49,7 +49,12 @@ from experiments.build import (
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.interrupt import Requeue, requeue, signals_taken
-from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
+from experiments.launch import (
+    check_processes,
+    end_with_the_first_rank,
+    join_ranks,
+    plugins_of_the_cluster,
+)
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
 from experiments.recipe import RECIPE, show_recipe, train_with
 from experiments.resume import (
@@ -104,6 +109,7 @@ def share(cfg: DictConfig) -> None:
 @sweep.job(share=share)
 def main(cfg: DictConfig) -> float | None:
     """Run what the configuration says; return the validation accuracy."""
+    end_with_the_first_rank()
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
     rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
@@ -370,7 +376,8 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if result.get("steps") is not None:
         steps, status, reason = f"{result['steps']:,}", result["status"], result["reason"]
         if is_complete(result) and reason:
-            steps += f" of {result['total_steps']:,}"
+            if result["total_steps"] is not None:
+                steps += f" of {result['total_steps']:,}"
             shown = f"{reason}; {shown}"
         else:
             shown = reason or shown

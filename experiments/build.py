@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -66,6 +67,7 @@ def check(cfg: DictConfig) -> None:
         ):
             if trainer[key] not in (None, -1):
                 trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
+        _check_time(trainer.max_time)
         choice("lr_scaling.rule", cfg.lr_scaling.rule, (None, "linear", "sqrt"))
         whole("lr_scaling.batch_size", cfg.lr_scaling.batch_size, 1)
         if trainer.limit_train_batches is not None:
@@ -96,6 +98,18 @@ def check(cfg: DictConfig) -> None:
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"
         )
+
+
+def _check_time(value: Any) -> None:
+    """Refuse a time limit that Lightning cannot read, or that is over before the first batch."""
+    given = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    try:
+        seconds = Timer(given).time_remaining() if given is not None else None
+    except (MisconfigurationException, TypeError, AttributeError):
+        seconds = 0.0
+    if seconds is not None and seconds <= 0:
+        rule = "trainer.max_time must be DD:HH:MM:SS or, as {minutes: 5}, keys of a timedelta"
+        raise ValueError(f"{rule}, and > 0, got {given!r}")
 
 
 def build(cfg: DictConfig, key: str, **more: Any) -> Any:

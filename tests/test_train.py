@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from conftest import python
 from experiments.checkpoint_io import AtomicCheckpointIO
 from forks import run, start
 from lightning_onecycle import LRCurve, Search, __version__
@@ -187,6 +190,8 @@ def test_version_is_that_of_the_package():
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
+        (["trainer.max_time=2"], "trainer.max_time must be DD:HH:MM:SS or, as {minutes: 5}, keys"),
+        (["trainer.max_time=00:00:00:00"], "of a timedelta, and > 0, got '00:00:00:00'"),
         (["resume=/no/such"], "there is no /no/such/checkpoints/last.ckpt"),
         (["schedule.pct_strat=0.4"], "Key 'pct_strat' is not in struct"),
         (["schedule=nonesuch"], "In 'config': Could not find 'schedule/nonesuch'"),
@@ -286,6 +291,51 @@ def test_several_devices(tmp_path):
     # 1197 images are 598 for each device, and 9 full batches of 64.
     assert result["steps"] == result["total_steps"] == 27
     assert output.count("onecycle over 27 steps") == 1
+
+
+def test_a_port_that_is_taken_is_refused_before_ranks_are_started(tmp_path):
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+        options = ("trainer=ddp_cpu", f"hydra.run.dir={tmp_path}")
+        code, output = run(*QUIET[1:], *options, MASTER_PORT=port)
+    assert code == 1
+    message = f"train.py: MASTER_PORT must be a free port, got {port}: "
+    assert output.splitlines()[-1].startswith(message)
+    assert "Traceback" not in output
+
+
+RANKS = """
+    import os, subprocess, sys, time
+    from experiments.launch import end_with_the_first_rank
+
+    end_with_the_first_rank()
+    if "LOCAL_RANK" in os.environ:
+        open("waits", "x").close()
+        time.sleep(600)
+    rank = subprocess.Popen([sys.executable, __file__], env=os.environ | {"LOCAL_RANK": "1"})
+    while "late" not in sys.argv and not os.path.exists("waits"):
+        time.sleep(0.02)
+    print("SAYS", rank.pid)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+@pytest.mark.parametrize("when", ["late", "early"])
+def test_a_rank_ends_with_the_first_one(tmp_path, when):
+    pid = int(python(tmp_path, RANKS, when)[0].split()[1])
+    end = time.monotonic() + 60
+    while is_alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert (tmp_path / "waits").exists() == (when == "early")
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_multirun_goes_on_behind_a_diverging_job(tmp_path):
