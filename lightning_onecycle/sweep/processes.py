@@ -97,6 +97,12 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
+def signals_of_the_end() -> list[signal.Signals]:
+    """Return Ctrl-C and SIGTERM, without those that are ignored, as under nohup."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
     """Hand Ctrl-C and SIGTERM on to a job's processes, and list them.
@@ -113,7 +119,7 @@ def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
         with suppress(ProcessLookupError):  # the job has just ended
             os.killpg(session, number)
 
-    previous = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, hand_on) for n in signals_of_the_end()}
     try:
         yield received
     finally:
