@@ -64,6 +64,10 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     for before, argument in pairwise(["", *arguments]):
         is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
         (flags if argument.startswith("-") or is_value else options).append(argument)
+    for option in options:
+        key, _, value = option.partition("=")
+        if value == "null" and (CONF / key).is_dir():  # for which Hydra has a traceback
+            sys.exit(f"train.py: {key} must be an option of its group, got null: see --help")
     several_jobs = bool({"-m", "--multirun"} & set(flags))
     if not several_jobs:
         options += options_for_all_ranks(options)

@@ -180,7 +180,7 @@ def test_what_a_schedule_writes_may_change(run):
 def test_a_range_test_that_is_used_again_keeps_its_options(run):
     directory = run("lr_find=then_fit", "lr_find.num_training=50")
     cfg = composed("lr_find=then_fit", "lr_find.num_training=60")
-    with pytest.raises(UsageError, match=r"^lr_find.num_training must stay 50 with resume, got 60$"):
+    with pytest.raises(UsageError, match="num_training must stay 50 with resume, got 60"):
         check_resume(cfg, directory, module(cfg))
     # The peak may be chosen in another way, or given.
     method = ("lr_find=then_fit", "lr_find.num_training=50", "lr_find.method=valley")

@@ -190,6 +190,14 @@ def test_version_is_that_of_the_package():
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
+        (["model.num_classes=3"], "model.num_classes must be data.num_classes, which is 10, got 3"),
+        (["model.shape=[3,8,8]"], "must be data.shape, which is [1, 8, 8], got [3, 8, 8]"),
+        (["callbacks=null"], "callbacks must be an option of its group, got null"),
+        (["~logger"], "logger must be an option of its group, got none"),
+        (["logger=null"], "logger must be an option of its group, got null"),
+        (["trainer.max_steps=null"], "trainer.max_steps must be a whole number >= 1, got None"),
+        (["model.hidden=3"], "model.hidden must be a list of whole numbers, got 3"),
+        (["optimizer=adamw", "optimizer.betas=3"], "optimizer.betas must be two numbers in [0, 1)"),
         (["trainer.max_time=2"], "trainer.max_time must be DD:HH:MM:SS or, as {minutes: 5}, keys"),
         (["trainer.max_time=00:00:00:00"], "of a timedelta, and > 0, got '00:00:00:00'"),
         (["resume=/no/such"], "there is no /no/such/checkpoints/last.ckpt"),
@@ -204,7 +212,8 @@ def test_bad_input_is_refused_before_training(tmp_path, options, message):
     assert "Traceback" not in output
     assert "over 360 steps" not in output
     record = tmp_path / "run" / "result.json"
-    if options[0].partition("=")[0] in ("resume", "schedule.pct_strat", "schedule"):
+    without = ("resume", "schedule.pct_strat", "schedule", "callbacks", "logger")
+    if options[0].partition("=")[0] in without:
         assert not record.exists()  # there is no configuration, and no run
     else:
         assert result_of(record.parent)["status"] == "failed"
