@@ -15,12 +15,13 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
+import errno
 import logging
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,13 @@ def main(cfg: DictConfig) -> float | None:
         code = getattr(error, "code", None)
         sys.exit(130 if code in (None, 0, 1) else code)
     except Exception as error:
-        record_end(cfg, directory, f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            log.error(f"train.py: the disk of {directory} is full, so that the run ends: {error}")
+            with suppress(OSError):
+                record_end(cfg, directory, reason)
+            sys.exit(1)
+        record_end(cfg, directory, reason)
         raise
 
 
@@ -403,5 +410,6 @@ if __name__ == "__main__":
         versions = ", ".join(f"{name} {part.__version__}" for name, part in parts.items())
         print(f"lightning-onecycle {__version__} ({versions})")
         sys.exit()
+    logging.raiseExceptions = False  # no traceback for each line that a full disk has no room for
     sys.argv[1:] = arguments_for_hydra(sys.argv[1:])
     main()

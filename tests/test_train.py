@@ -231,6 +231,16 @@ def test_a_diverging_run_says_so(tmp_path):
     assert result["steps"] < 360
 
 
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    fills = "+callbacks.full={_target_: saboteurs.FillDisk, seed: 0}"
+    code, output = run(*QUIET, fills, f"hydra.run.dir={tmp_path}")
+    assert code == 1
+    told = f"train.py: the disk of {tmp_path} is full, so that the run ends: [Errno 28]"
+    assert output.splitlines()[-1].startswith(told)
+    assert "Traceback" not in output
+    assert result_of(tmp_path)["status"] == "failed"
+
+
 def test_what_a_trainer_refuses_is_kept_as_the_reason(tmp_path):
     code, output = run(*QUIET, "budget=time", f"hydra.run.dir={tmp_path}")
     assert code == 1
