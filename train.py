@@ -15,12 +15,13 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
+import errno
 import logging
 import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,12 @@ from experiments.build import (
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
 from experiments.interrupt import Requeue, requeue, signals_taken
-from experiments.launch import check_processes, join_ranks, plugins_of_the_cluster
+from experiments.launch import (
+    check_processes,
+    end_with_the_first_rank,
+    join_ranks,
+    plugins_of_the_cluster,
+)
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
 from experiments.recipe import RECIPE, show_recipe, train_with
 from experiments.resume import (
@@ -80,6 +86,7 @@ from lightning_onecycle import (
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.report import Status, read_result, record_failure, write_result
 from lightning_onecycle.report.record import STARTING, is_complete
+from lightning_onecycle.sweep.job_files import is_over
 
 log = logging.getLogger("train")
 IGNORED = (
@@ -103,6 +110,7 @@ def share(cfg: DictConfig) -> None:
 @sweep.job(share=share)
 def main(cfg: DictConfig) -> float | None:
     """Run what the configuration says; return the validation accuracy."""
+    end_with_the_first_rank()
     # What Lightning says of its own accord is left out; its warnings and what we say are not.
     rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
@@ -133,7 +141,13 @@ def main(cfg: DictConfig) -> float | None:
         code = getattr(error, "code", None)
         sys.exit(130 if code in (None, 0, 1) else code)
     except Exception as error:
-        record_end(cfg, directory, f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            log.error(f"train.py: the disk of {directory} is full, so that the run ends: {error}")
+            with suppress(OSError):
+                record_end(cfg, directory, reason)
+            sys.exit(1)
+        record_end(cfg, directory, reason)
         raise
 
 
@@ -206,8 +220,12 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
             scheduling.max_lr = peak_of(found, cfg)
     if cfg.lr_scaling.rule is not None:
         scheduling.max_lr = scaled_peak(cfg, trainer)
+    was_over = is_over(read_result(directory / RESULT))
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
+        if was_over and not record.has_begun:
+            rank_zero_only(log.info)("nothing is left to train: other options change nothing")
+            return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
     finally:
         if record.has_begun:
@@ -365,7 +383,8 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if result.get("steps") is not None:
         steps, status, reason = f"{result['steps']:,}", result["status"], result["reason"]
         if is_complete(result) and reason:
-            steps += f" of {result['total_steps']:,}"
+            if result["total_steps"] is not None:
+                steps += f" of {result['total_steps']:,}"
             shown = f"{reason}; {shown}"
         else:
             shown = reason or shown
@@ -391,5 +410,6 @@ if __name__ == "__main__":
         versions = ", ".join(f"{name} {part.__version__}" for name, part in parts.items())
         print(f"lightning-onecycle {__version__} ({versions})")
         sys.exit()
+    logging.raiseExceptions = False  # no traceback for each line that a full disk has no room for
     sys.argv[1:] = arguments_for_hydra(sys.argv[1:])
     main()

@@ -11,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -24,6 +25,14 @@ BOOLEANS = (
     *("task.decay_bias_and_norm", "optimizer.nesterov", "model.batch_norm", "data.drop_last"),
     *("schedule.cycle_momentum", "trainer.sync_batchnorm", "lr_find.allow_differences"),
 )
+GROUPS = ("schedule", "optimizer", "model", "data", "trainer", "callbacks", "logger", "lr_find")
+# The least of whole numbers is 1; what else they may be.
+WHOLE = {
+    "accumulate_grad_batches": (),
+    "max_epochs": (None, -1),
+    "max_steps": (-1,),
+    "check_val_every_n_epoch": (None,),
+}
 GIVEN_BY_US = {
     "logger": "choose one with the group logger, or add one with +logger.NAME._target_=...",
     "callbacks": "add one with +callbacks.NAME._target_=...",
@@ -40,6 +49,9 @@ class UsageError(ValueError):
 
 def check(cfg: DictConfig) -> None:
     """Refuse values that would only fail when training has begun, or worse, would not."""
+    for key in GROUPS:
+        if OmegaConf.select(cfg, key) is None:
+            raise UsageError(f"{key} must be an option of its group, got none: see --help")
     trainer = cfg.trainer
     try:
         rule = "a whole number from 0 to 2**32 - 1"
@@ -57,15 +69,20 @@ def check(cfg: DictConfig) -> None:
         if "momentum" in cfg.optimizer:
             momentum = cfg.optimizer.momentum
             number("optimizer.momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
+        if "betas" in cfg.optimizer:
+            _check_betas(cfg.optimizer.betas)
+        for key in ("shape", "num_classes"):
+            there = cfg.data.get(key)
+            given = cfg.model.get(key, there)
+            if given != there:
+                raise ValueError(f"model.{key} must be data.{key}, which is {there}, got {given}")
         smoothing = cfg.task.label_smoothing
         number("task.label_smoothing", smoothing, "in [0, 1)", lambda v: 0 <= v < 1)
         cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
-        for key in (
-            *("accumulate_grad_batches", "max_epochs", "max_steps"),
-            "check_val_every_n_epoch",
-        ):
-            if trainer[key] not in (None, -1):
+        for key, others in WHOLE.items():
+            if trainer[key] not in others:
                 trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
+        _check_time(trainer.max_time)
         choice("lr_scaling.rule", cfg.lr_scaling.rule, (None, "linear", "sqrt"))
         whole("lr_scaling.batch_size", cfg.lr_scaling.batch_size, 1)
         if trainer.limit_train_batches is not None:
@@ -96,6 +113,26 @@ def check(cfg: DictConfig) -> None:
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"
         )
+
+
+def _check_betas(value: Any) -> None:
+    rule = "optimizer.betas must be two numbers in [0, 1)"
+    if not OmegaConf.is_list(value) or len(value) != 2:
+        raise ValueError(f"{rule}, got {value!r}")
+    for index, beta in enumerate(value):
+        number(f"optimizer.betas[{index}]", beta, "in [0, 1)", lambda v: 0 <= v < 1)
+
+
+def _check_time(value: Any) -> None:
+    """Refuse a time limit that Lightning cannot read, or that is over before the first batch."""
+    given = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    try:
+        seconds = Timer(given).time_remaining() if given is not None else None
+    except (MisconfigurationException, TypeError, AttributeError):
+        seconds = 0.0
+    if seconds is not None and seconds <= 0:
+        rule = "trainer.max_time must be DD:HH:MM:SS or, as {minutes: 5}, keys of a timedelta"
+        raise ValueError(f"{rule}, and > 0, got {given!r}")
 
 
 def build(cfg: DictConfig, key: str, **more: Any) -> Any:

@@ -90,9 +90,13 @@ class SaveOnInterrupt(Checkpoint):
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See which signals are ours, before Lightning takes SIGTERM."""
-        taken = (n for n in (signal.SIGTERM, signal.SIGUSR1) if signal.getsignal(n) == _end_at_once)
-        self._ours = [signal.SIGINT, *taken]
+        """See which signals are ours, before Lightning takes SIGTERM.
+
+        A SIGINT that is ignored, as in the background of a shell, is not.
+        """
+        taken = [n for n in (signal.SIGTERM, signal.SIGUSR1) if signal.getsignal(n) == _end_at_once]
+        is_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        self._ours = taken if is_ignored else [signal.SIGINT, *taken]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+import sys
 import time
 from datetime import datetime, timedelta
 
@@ -17,8 +19,10 @@ from lightning.pytorch.plugins.environments import (
 from torch.distributed import TCPStore, init_process_group
 
 from experiments.build import UsageError
-from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
+from lightning_onecycle.sweep.processes import end_with_parent
+from lightning_onecycle.sweep.ranks import Launch, is_first, is_of_slurm
 
+_FIRST_RANK = "ONECYCLE_FIRST_RANK"
 _OF_SUBMITIT = "SUBMITIT_EXECUTOR"
 _LONGEST_WAIT = timedelta(minutes=30)  # as Lightning's ranks wait for each other
 
@@ -60,6 +64,20 @@ def _store_of_torchrun() -> TCPStore | None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+
+
+def end_with_the_first_rank() -> None:
+    """End with the process that has started this one as a further rank, and be that of others.
+
+    A rank that Lightning has started waits in torch for the first one, where no other signal than
+    SIGKILL ends it. It has nothing to save.
+    """
+    first = os.environ.get(_FIRST_RANK)
+    if sys.platform == "linux" and first and int(os.environ.get("LOCAL_RANK", 0)):
+        end_with_parent(signal.SIGKILL)
+        if os.getppid() != int(first):  # it has ended meanwhile
+            sys.exit(1)
+    os.environ[_FIRST_RANK] = str(os.getpid())
 
 
 def join_ranks(trainer: Trainer) -> None:
@@ -137,3 +155,16 @@ def check_processes(trainer: Trainer) -> None:
             f"trainer.num_nodes must be 1 without a launcher, got {nodes}: start the run with srun"
             " or torchrun, or give each node MASTER_ADDR, MASTER_PORT and NODE_RANK"
         )
+    if environment is not None and alone and is_first() and "LOCAL_RANK" not in os.environ:
+        _check_port()
+
+
+def _check_port() -> None:
+    """Refuse a port that is taken before further ranks are started, which would wait there."""
+    port = os.environ.get("MASTER_PORT", "0")
+    try:
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind(("", int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        raise UsageError(f"MASTER_PORT must be a free port, got {port}: {error}") from None

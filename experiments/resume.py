@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,15 @@ from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
 from lightning_onecycle.sweep.command_line import config_flags, hydra_options
-from lightning_onecycle.sweep.job_files import RUN_LOCK, is_over, listed, parsed, start_anew
+from lightning_onecycle.sweep.job_files import (
+    GIVEN,
+    RUN_LOCK,
+    difference,
+    is_over,
+    parsed,
+    remember,
+    start_anew,
+)
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 
@@ -33,6 +41,10 @@ RECORD = ".hydra"
 AUTO = "auto"
 # What a schedule writes to the optimizer; all else it takes from the checkpoint.
 WRITTEN_ANEW = {"lr", "weight_decay"}
+# How a peak is chosen from a curve, and which one.
+OF_THE_PEAK = {"method", "curve", "allow_differences"}
+# What decides neither which images are trained on nor which are held out.
+OF_THE_BATCHES = {"augment", "batch_size", "drop_last", "num_workers", "root", "seed"}
 
 
 class OtherRun(UsageError):
@@ -52,6 +64,10 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     for before, argument in pairwise(["", *arguments]):
         is_value = before.startswith("-") and "=" not in argument and argument[:1] not in "~+"
         (flags if argument.startswith("-") or is_value else options).append(argument)
+    for option in options:
+        key, _, value = option.partition("=")
+        if value == "null" and (CONF / key).is_dir():  # for which Hydra has a traceback
+            sys.exit(f"train.py: {key} must be an option of its group, got null: see --help")
     several_jobs = bool({"-m", "--multirun"} & set(flags))
     if not several_jobs:
         options += options_for_all_ranks(options)
@@ -92,7 +108,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
         started_with = _read(record / "overrides.yaml", list)
     except UsageError as error:
         sys.exit(f"train.py: {error}")
-    earlier = [o for o in started_with if _key(o) != "resume"]  # which is auto
+    earlier = without_resume(started_with)
     # Lightning gives what is given here to further ranks, which come through here again.
     earlier_flags = [flag for flag in _flags_of_the_run(hydra) if flag not in flags]
     sources = [Path(s.path) for s in hydra.runtime.config_sources if s.schema == "file"]
@@ -176,12 +192,14 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
     """
     result, has_checkpoint = read_result(directory / RESULT), (directory / CHECKPOINT).is_file()
     if is_over(result) or has_checkpoint:
-        earlier, given = parsed(result.get("overrides", [])), parsed(options_of_this_run())
+        kept = result.get("overrides")
+        if kept is None:  # it is damaged or missing
+            kept = _read(directory / RECORD / "overrides.yaml", list)
+        earlier, given = parsed(without_resume(kept)), parsed(options_of_this_run())
         if earlier != given:
             raise OtherRun(
                 f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
-                f" run had {listed(earlier - given)} and not {listed(given - earlier)}: give"
-                " resume=DIR to go on with others"
+                f" run {difference(earlier, given)}: give resume=DIR to go on with others"
             )
     elif is_first():
         start_anew(directory)
@@ -191,17 +209,28 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
 
 def options_of_this_run() -> list[str]:
     """Return what the run was given on the command line, or by a sweep."""
-    return [o for o in HydraConfig.get().overrides.task if not o.startswith("resume=")]
+    return without_resume(HydraConfig.get().overrides.task)
+
+
+def without_resume(options: Iterable[str]) -> list[str]:
+    """Return options without the one that says where a run goes on."""
+    return [option for option in options if _key(option) != "resume"]
 
 
 def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> None:
-    """Refuse to go on from a checkpoint that is damaged, or is of another optimizer or model."""
+    """Refuse a checkpoint that is damaged, or is of other data, another optimizer or model.
+
+    With another split, images of the test or the validation would have been trained on.
+    """
     path = directory / CHECKPOINT
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a damaged file makes of it
         raise UsageError(f"resume: {path} cannot be read: {error}") from error
     run = _read(directory / RECORD / "config.yaml", dict)
+    _refuse_changes("data", run, cfg, allowed=OF_THE_BATCHES)
+    if run.lr_find.mode == cfg.lr_find.mode != "off":  # what it has found is used again
+        _refuse_changes("lr_find", run, cfg, allowed=OF_THE_PEAK)
     _refuse_changes("optimizer", run, cfg, allowed=WRITTEN_ANEW)
     _refuse_changes("task", run, cfg, allowed={"label_smoothing"})
     saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}
@@ -229,6 +258,7 @@ class KeepOptions(Callback):
 
     def __init__(self, cfg: DictConfig, directory: Path) -> None:
         self.cfg = cfg
+        self.directory = directory
         self.record = directory / RECORD
         self._kept = False
 
@@ -250,3 +280,5 @@ class KeepOptions(Callback):
         write_whole(self.record / "config.yaml", OmegaConf.to_yaml(self.cfg))
         write_whole(self.record / "hydra.yaml", OmegaConf.to_yaml(written))
         write_whole(self.record / "overrides.yaml", OmegaConf.to_yaml(options))
+        if (self.directory / GIVEN).is_file():  # a job of a sweep, which holds it to its options
+            remember(self.directory, options)

@@ -20,11 +20,15 @@ class Plan:
         owner: Whose schedule it is, for what is said of it.
         total_steps: A total that is given, and left alone.
         budget: ``"steps"`` or ``"time"``, see `ScheduleCallback`.
+
+    Attributes:
+        is_known: Whether the total of the scheduler is that of this fit.
     """
 
     def __init__(self, owner: str, total_steps: int | None, budget: str) -> None:
         self._owner, self._given, self._budget = owner, total_steps, budget
         self._last_global_step: int | None = None
+        self.is_known = total_steps is not None
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a fit whose number of optimizer steps cannot be known.
@@ -100,3 +104,4 @@ class Plan:
                 totals.append(in_time)
         if totals:
             scheduler.total_steps = min(totals)
+            self.is_known = True

@@ -114,6 +114,11 @@ class ScheduleCallback(Callback):
         """The scheduler of each optimizer, during a fit."""
         return [] if self._installed is None else self._installed.schedulers
 
+    @property
+    def planned_steps(self) -> int | None:
+        """The optimizer steps that the schedule is laid over, during a fit; None until known."""
+        return self.schedulers[0].total_steps if self.schedulers and self._plan.is_known else None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget the checkpoint of an earlier fit."""
         self._saved, self._steps_taken = {}, []

@@ -1,5 +1,6 @@
 """Callbacks that break a run on purpose. The runs import them with tests/ on their path."""
 
+import errno
 import os
 import signal
 import time
@@ -48,6 +49,11 @@ class Hang(Saboteur):
 class Raise(Saboteur):
     def harm(self):
         raise RuntimeError("the cable was pulled")
+
+
+class FillDisk(Saboteur):
+    def harm(self):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class KillAtTheEnd(Checkpoint):

@@ -15,6 +15,7 @@ from experiments.interrupt import SaveOnInterrupt, signals_taken
 from experiments.models import MLP
 from experiments.task import Classifier
 from lightning_onecycle import BatchNormRecalibration, GeneralizationGap, OneCycle
+from lightning_onecycle.sweep.processes import signals_of_the_end
 
 EPOCHS, BATCHES = 2, 4
 
@@ -54,6 +55,18 @@ def train(*callbacks, checkpoint=None):
 @pytest.fixture(scope="module")
 def uninterrupted():
     return train()
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raises = TermAt(1)
+    raises.on_train_batch_start = lambda *_: signal.raise_signal(signal.SIGINT)
+    try:
+        train(raises, SaveOnInterrupt(tmp_path / "last.ckpt"))
+        assert signals_of_the_end() == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("step", [1, BATCHES - 1, BATCHES, EPOCHS * BATCHES - 2])

@@ -238,6 +238,25 @@ def test_it_holds_what_was_measured_last(tmp_path):
         assert result["metrics"][tag] == value
 
 
+def test_a_run_without_a_step_has_no_total(tmp_path):
+    path = tmp_path / "result.json"
+    train(path, max_epochs=2, max_time="00:00:00:00")
+    result = read(path)
+    assert (result["steps"], result["total_steps"]) == (0, None)
+    assert result["reason"] == "cut short by max_time"
+
+
+def test_a_total_is_unknown_until_a_step_has_shown_the_pace(tmp_path):
+    path, totals = tmp_path / "result.json", []
+    look, time = At(lambda: setattr(trainer, "should_stop", True)), {"max_time": "00:00:01:00"}
+    look.on_train_batch_start = lambda *_: totals.append(read(path)["total_steps"])
+    record = RunRecord(path, **FACTS)
+    trainer = quiet_trainer(OneCycle(budget="time"), record, look, max_epochs=-1, **time)
+    trainer.fit(Measured(), loader(5))
+    assert totals[:5] == [None] * 5
+    assert totals[5] > 5  # the first epoch has shown it
+
+
 def test_a_batch_size_that_changes_is_no_one_number(tmp_path):
     path = tmp_path / "result.json"
     train(path, BatchSizeSchedule([(0, 2), (0.5, 4)]), max_epochs=2)

@@ -13,6 +13,8 @@ from conftest import quiet_trainer
 from experiments.build import UsageError
 from experiments.resume import KeepOptions, arguments_for_hydra, check_resume
 from experiments.task import Classifier
+from lightning_onecycle.report import read_result
+from lightning_onecycle.sweep.job_files import GIVEN, remember
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -154,10 +156,17 @@ def test_a_damaged_record_is_named(run, name, content):
             ["model=resnet8"],
             "model must stay experiments.models.MLP with resume, got experiments.models.ResNet",
         ),
+        (
+            ["data=cifar10"],
+            "data must stay experiments.data.Digits with resume, got experiments.data.CIFAR10",
+        ),
+        (["data.split_seed=7"], "data.split_seed must stay 0 with resume, got 7"),
+        (["data.num_val=200"], "data.num_val must stay 300 with resume, got 200"),
+        (["data.train_size=9"], "data.train_size must stay None with resume, got 9"),
         (["model.hidden=[10]"], r"model.hidden must stay \[256, 128\] with resume, got \[10\]"),
     ],
 )
-def test_another_optimizer_or_model_is_refused_by_both_names(run, options, message):
+def test_other_data_another_optimizer_or_model_are_refused_by_both_names(run, options, message):
     directory, cfg = run(), composed(*options)
     with pytest.raises(UsageError, match=f"^{message}$"):
         check_resume(cfg, directory, module(cfg))
@@ -168,8 +177,27 @@ def test_what_a_schedule_writes_may_change(run):
     check_resume(cfg, run(), module(cfg))
 
 
+def test_a_range_test_that_is_used_again_keeps_its_options(run):
+    directory = run("lr_find=then_fit", "lr_find.num_training=50")
+    cfg = composed("lr_find=then_fit", "lr_find.num_training=60")
+    with pytest.raises(UsageError, match="num_training must stay 50 with resume, got 60"):
+        check_resume(cfg, directory, module(cfg))
+    # The peak may be chosen in another way, or given.
+    method = ("lr_find=then_fit", "lr_find.num_training=50", "lr_find.method=valley")
+    for options in (method, ["lr_find=off"]):
+        cfg = composed(*options)
+        check_resume(cfg, directory, module(cfg))
+
+
+def test_batches_and_their_order_may_change(run):
+    augment = "data.augment={_target_: experiments.data.Augment, flip: true}"
+    cfg = composed("data.batch_size=32", "data.drop_last=false", "seed=3", augment)
+    check_resume(cfg, run(), module(cfg))
+
+
 def test_options_are_kept_when_a_batch_has_been_trained_on(run, monkeypatch):
     directory = run("seed=1", "schedule=triangular")
+    remember(directory, ["seed=1", "schedule=triangular"])  # it is a job of a sweep
     record = directory / ".hydra"
     before = {path: path.read_text() for path in record.iterdir()}
     cfg = composed("seed=1", "schedule=step", "hydra.output_subdir=null")
@@ -178,9 +206,11 @@ def test_options_are_kept_when_a_batch_has_been_trained_on(run, monkeypatch):
     keep = KeepOptions(composed("seed=1", "schedule=step"), directory)
     trainer = quiet_trainer(keep)
     assert {path: path.read_text() for path in record.iterdir()} == before
+    assert read_result(directory / GIVEN)["overrides"] == ["seed=1", "schedule=triangular"]
     for batch in (0, 1):
         keep.on_train_batch_end(trainer, None, None, None, batch)
     assert list(OmegaConf.load(record / "overrides.yaml")) == ["seed=1", "schedule=step"]
     assert "step_decay" in OmegaConf.load(record / "config.yaml").schedule._target_
     assert OmegaConf.load(record / "hydra.yaml").hydra.runtime.choices.schedule == "step"
     assert sorted(record.iterdir()) == sorted(before)
+    assert read_result(directory / GIVEN)["overrides"] == ["seed=1", "schedule=step"]

@@ -359,6 +359,18 @@ def test_other_options_in_the_same_directory_are_refused(tmp_path):
     assert "trainer.max_epochs=2" not in (tmp_path / "results.md").read_text()
 
 
+def test_a_job_that_went_on_with_other_options_is_not_taken_for_the_sweeps(tmp_path):
+    sweep = (*QUIET, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}", "trainer.max_epochs=1")
+    code, output = run(*sweep)
+    assert code == 0, output
+    code, output = run(f"resume={tmp_path / '0-seed=0'}", "trainer.max_epochs=2")
+    assert code == 0, output
+    code, output = run(*sweep)
+    assert code == 1
+    assert "0-seed=0 had trainer.max_epochs=2 and not trainer.max_epochs=1" in output
+    assert results_of(tmp_path)["seed=0"]["steps"] == 2 * EPOCH
+
+
 APP = """
 import hydra
 from hydra.core.hydra_config import HydraConfig

@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import torch
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from conftest import python
 from experiments.checkpoint_io import AtomicCheckpointIO
 from forks import run, start
 from lightning_onecycle import LRCurve, Search, __version__
-from lightning_onecycle.report.record import RUNNING
+from lightning_onecycle.report.record import RUNNING, TESTING
+from lightning_onecycle.sweep.job_files import start_anew
 
 ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
@@ -186,6 +190,16 @@ def test_version_is_that_of_the_package():
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),
+        (["model.num_classes=3"], "model.num_classes must be data.num_classes, which is 10, got 3"),
+        (["model.shape=[3,8,8]"], "must be data.shape, which is [1, 8, 8], got [3, 8, 8]"),
+        (["callbacks=null"], "callbacks must be an option of its group, got null"),
+        (["~logger"], "logger must be an option of its group, got none"),
+        (["logger=null"], "logger must be an option of its group, got null"),
+        (["trainer.max_steps=null"], "trainer.max_steps must be a whole number >= 1, got None"),
+        (["model.hidden=3"], "model.hidden must be a list of whole numbers, got 3"),
+        (["optimizer=adamw", "optimizer.betas=3"], "optimizer.betas must be two numbers in [0, 1)"),
+        (["trainer.max_time=2"], "trainer.max_time must be DD:HH:MM:SS or, as {minutes: 5}, keys"),
+        (["trainer.max_time=00:00:00:00"], "of a timedelta, and > 0, got '00:00:00:00'"),
         (["resume=/no/such"], "there is no /no/such/checkpoints/last.ckpt"),
         (["schedule.pct_strat=0.4"], "Key 'pct_strat' is not in struct"),
         (["schedule=nonesuch"], "In 'config': Could not find 'schedule/nonesuch'"),
@@ -198,7 +212,8 @@ def test_bad_input_is_refused_before_training(tmp_path, options, message):
     assert "Traceback" not in output
     assert "over 360 steps" not in output
     record = tmp_path / "run" / "result.json"
-    if options[0].partition("=")[0] in ("resume", "schedule.pct_strat", "schedule"):
+    without = ("resume", "schedule.pct_strat", "schedule", "callbacks", "logger")
+    if options[0].partition("=")[0] in without:
         assert not record.exists()  # there is no configuration, and no run
     else:
         assert result_of(record.parent)["status"] == "failed"
@@ -214,6 +229,16 @@ def test_a_diverging_run_says_so(tmp_path):
     assert result["status"] == "diverged"
     assert "try a lower optimizer.lr" in result["reason"]
     assert result["steps"] < 360
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    fills = "+callbacks.full={_target_: saboteurs.FillDisk, seed: 0}"
+    code, output = run(*QUIET, fills, f"hydra.run.dir={tmp_path}")
+    assert code == 1
+    told = f"train.py: the disk of {tmp_path} is full, so that the run ends: [Errno 28]"
+    assert output.splitlines()[-1].startswith(told)
+    assert "Traceback" not in output
+    assert result_of(tmp_path)["status"] == "failed"
 
 
 def test_what_a_trainer_refuses_is_kept_as_the_reason(tmp_path):
@@ -285,6 +310,51 @@ def test_several_devices(tmp_path):
     # 1197 images are 598 for each device, and 9 full batches of 64.
     assert result["steps"] == result["total_steps"] == 27
     assert output.count("onecycle over 27 steps") == 1
+
+
+def test_a_port_that_is_taken_is_refused_before_ranks_are_started(tmp_path):
+    with socket.create_server(("", 0)) as server:
+        port = str(server.getsockname()[1])
+        options = ("trainer=ddp_cpu", f"hydra.run.dir={tmp_path}")
+        code, output = run(*QUIET[1:], *options, MASTER_PORT=port)
+    assert code == 1
+    message = f"train.py: MASTER_PORT must be a free port, got {port}: "
+    assert output.splitlines()[-1].startswith(message)
+    assert "Traceback" not in output
+
+
+RANKS = """
+    import os, subprocess, sys, time
+    from experiments.launch import end_with_the_first_rank
+
+    end_with_the_first_rank()
+    if "LOCAL_RANK" in os.environ:
+        open("waits", "x").close()
+        time.sleep(600)
+    rank = subprocess.Popen([sys.executable, __file__], env=os.environ | {"LOCAL_RANK": "1"})
+    while "late" not in sys.argv and not os.path.exists("waits"):
+        time.sleep(0.02)
+    print("SAYS", rank.pid)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such signal")
+@pytest.mark.parametrize("when", ["late", "early"])
+def test_a_rank_ends_with_the_first_one(tmp_path, when):
+    pid = int(python(tmp_path, RANKS, when)[0].split()[1])
+    end = time.monotonic() + 60
+    while is_alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert (tmp_path / "waits").exists() == (when == "early")
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_multirun_goes_on_behind_a_diverging_job(tmp_path):
@@ -360,7 +430,7 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it_until_it_is_over(
     assert "completed before, not run again" in output
     code, output = run(*command, "optimizer.lr=0.1")
     assert code == 1
-    assert "whose run had anything else and not optimizer.lr=0.1" in output
+    assert "whose run did not have optimizer.lr=0.1" in output
     assert "Traceback" not in output
     after = files_in(directory)
     assert {path for path in after if after[path] != before.get(path)} == {directory / "train.log"}
@@ -502,6 +572,64 @@ def test_a_run_is_not_written_over(finished):
     assert code == 1
     assert "hydra.run.dir must be a new directory" in output
     assert files_in(directory) == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["lr_find=only", "lr_find.num_training=20"],
+        ["trainer.max_epochs=1", "callbacks.last_epoch=null", "callbacks.last_seconds=null"],
+    ],
+)
+def test_a_complete_run_without_a_checkpoint_is_not_written_over(tmp_path, options):
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", *options)
+    assert code == 0, output
+    before = files_in(tmp_path)
+    code, output = run(*QUIET, f"hydra.run.dir={tmp_path}", *options, "optimizer.lr=0.1")
+    assert code == 1
+    rule = f"hydra.run.dir must be a new directory, got that of an earlier run, {tmp_path}"
+    assert output.splitlines()[-1] == rule
+    assert files_in(tmp_path) == before
+
+
+def test_a_run_that_starts_anew_removes_what_one_without_a_checkpoint_has_left(tmp_path):
+    for name in ("result.json", "lr_find.json", "lr_find.png", "schedule.png", "notes.txt"):
+        (tmp_path / name).touch()
+    start_anew(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finished):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    before = files_in(directory)
+    code, output = run(f"resume={directory}", "trainer.limit_test_batches=1")
+    assert code == 0, output
+    assert "nothing is left to train: other options change nothing" in output
+    assert "completed before, not run again" in output
+    after = files_in(directory)
+    changed = {path.name for path in before if after[path] != before[path]}
+    assert changed == {"train.log"}
+    # The test of a run that was killed in it is made up for.
+    killed = result_of(directory) | {"reason": TESTING, "metrics": {}}
+    (directory / "result.json").write_text(json.dumps(killed))
+    code, output = run(f"resume={directory}")
+    assert code == 0, output
+    assert result_of(directory)["reason"] is None
+    assert "test/acc" in result_of(directory)["metrics"]
+
+
+def test_a_run_with_a_damaged_result_goes_on_by_itself_with_its_own_options_alone(tmp_path):
+    command = (*QUIET, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", "resume=auto")
+    code, output = run(*command)
+    assert code == 0, output
+    (tmp_path / "result.json").write_text("{")
+    code, output = run(*command, "seed=1")
+    assert code == 1
+    assert "whose run did not have seed=1: give resume=DIR" in output
+    code, output = run(*command)
+    assert code == 0, output
+    assert result_of(tmp_path)["status"] == "completed"
 
 
 def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, finished):

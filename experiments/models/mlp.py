@@ -38,6 +38,8 @@ class MLP(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
+        if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+            raise ValueError(f"hidden must be a list of whole numbers, got {hidden!r}")
         layers: list[nn.Module] = [nn.Flatten()]
         inputs = math.prod(shape)
         for units in hidden:

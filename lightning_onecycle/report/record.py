@@ -170,10 +170,10 @@ class RunRecord(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ScheduleCallback) and callback.schedulers:
                 scheduler = callback.schedulers[0]
-                steps, total = scheduler.last_epoch, scheduler.total_steps
+                steps, total = scheduler.last_epoch, callback.planned_steps
                 peak = max(scheduler.max_lrs)
-        if self._started is None:  # no schedule has been planned
-            total = self.result.get("total_steps", total)
+        if self._started is None:  # no schedule has been planned in this part of the run
+            total = self.result.get("total_steps")
         changes = any(isinstance(c, BatchSizeSchedule) for c in trainer.callbacks)  # type: ignore[attr-defined]
         batch_size = None if changes else self.facts.get("batch_size")
         # The last step of an epoch has what is left; with fewer batches, so has each step.

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_onecycle.report import read_result, read_table, write_results
 from lightning_onecycle.sweep.job_files import CHECKPOINT, LOCK, RESULT, RUN_LOCK, is_over
 from lightning_onecycle.sweep.lock import take
+from lightning_onecycle.sweep.processes import signals_of_the_end
 from lightning_onecycle.sweep.queue import wait_for_earlier_jobs, watch_over_jobs
 from lightning_onecycle.sweep.ranks import Launch, is_of_slurm
 
@@ -53,12 +54,13 @@ class Sweep(Callback):
         _check_writable("hydra.run.dir", directory)
         is_free = take(directory / RUN_LOCK)
         resume, has_checkpoint = config.get("resume", ""), (directory / CHECKPOINT).is_file()
-        if resume is None and has_checkpoint:
+        has_run = has_checkpoint or is_over(read_result(directory / RESULT))
+        if resume is None and has_run:
             sys.exit(
-                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}:"
-                " give resume=DIR to go on with it"
+                f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}"
+                + (": give resume=DIR to go on with it" if has_checkpoint else "")
             )
-        if not is_free or (resume and (has_checkpoint or is_over(read_result(directory / RESULT)))):
+        if not is_free or (resume and has_run):
             config.hydra.output_subdir = None  # The record stays that of the earlier run.
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -78,7 +80,7 @@ class Sweep(Callback):
             sys.exit(f"hydra.sweep.dir must be free, got {root}: another sweep is at work in it")
         atexit.register(lock.release)  # not in this callback, which launchers pickle
         (root / LOCK).touch()
-        for number in (signal.SIGINT, signal.SIGTERM):  # between jobs, and with other launchers
+        for number in signals_of_the_end():  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
         if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
             signal.signal(signal.SIGUSR1, lambda number, _: None)

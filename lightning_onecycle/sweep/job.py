@@ -265,7 +265,10 @@ class Job:
 
     def _record_failure(self, reason: str, status: Status = "failed") -> None:
         options = list(self.overrides)
-        record_failure(self.directory / RESULT, reason, status=status, overrides=options)
+        try:
+            record_failure(self.directory / RESULT, reason, status=status, overrides=options)
+        except OSError as error:  # a full disk
+            log.error(f"{self.name}: {reason}, which is not written: {error}")
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ RESULT = "result.json"
 GIVEN = ".job.json"
 """In a job's directory: what it was given. Whoever writes ``result.json`` need not know it."""
 CHECKPOINT = Path("checkpoints", "last.ckpt")
+# What a run without a checkpoint leaves and the next one writes anew, if it comes to it.
+_LEFT = (RESULT, "lr_find.json", "lr_find.png", "schedule.png", "events.out.tfevents.*")
 
 
 class JobFailed(CompactHydraException):
@@ -43,7 +45,7 @@ def remember(directory: Path, overrides: Sequence[str]) -> None:
 
 def start_anew(directory: Path) -> None:
     """Remove the files of a run without a checkpoint, so that nothing is there twice."""
-    for path in (directory / RESULT, *directory.glob("events.out.tfevents.*")):
+    for path in (path for pattern in _LEFT for path in directory.glob(pattern)):
         path.unlink(missing_ok=True)
 
 
@@ -100,9 +102,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     if earlier is None:
         raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
     restore_record(directory, _given(directory) or [])
-    raise JobFailed(
-        f"{rule} whose {name} had {listed(earlier - given)} and not {listed(given - earlier)}"
-    )
+    raise JobFailed(f"{rule} whose {name} {difference(earlier, given)}")
 
 
 def restore_record(directory: Path, overrides: Sequence[str]) -> None:
@@ -142,6 +142,9 @@ def _is_of_a_sweep(directory: Path) -> bool:
     return hydra.mode == RunMode.MULTIRUN.name and hydra.runtime.output_dir == str(directory)
 
 
-def listed(options: set[str]) -> str:
-    """Return options as text for a message."""
-    return ", ".join(sorted(options)) or "anything else"
+def difference(earlier: set[str], given: set[str]) -> str:
+    """Return what options a run had that others lack, and lacked that others have, as text."""
+    had, lacked = (", ".join(sorted(side)) for side in (earlier - given, given - earlier))
+    if not had:
+        return f"did not have {lacked}"
+    return f"had {had} and not {lacked}" if lacked else f"had {had}"

@@ -66,7 +66,7 @@ def run_in_a_fork(run: Callable[[], None]) -> End:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.SIG_DFL)
-        _end_with_parent()
+        end_with_parent()
         atexit._clear()  # what the parent does at its end is not for the fork
         try:
             run()
@@ -82,16 +82,26 @@ def run_in_a_fork(run: Callable[[], None]) -> End:
 
 def run_as_a_command(command: Sequence[str]) -> End:
     """Run a command line; otherwise as `run_in_a_fork`."""
-    process = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)
+    process = subprocess.Popen(command, start_new_session=True, preexec_fn=end_with_parent)
     with _signals_handed_on(process.pid) as received:
         process.wait()
     return End(process.returncode, next(iter(received), None))
 
 
-def _end_with_parent() -> None:
-    """Have SIGTERM sent, on which a run saves its state, should the sweep itself be killed."""
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have a signal sent to this process at the end of the one that has started it.
+
+    Args:
+        number: The signal. On SIGTERM a run saves its state.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+
+
+def signals_of_the_end() -> list[signal.Signals]:
+    """Return Ctrl-C and SIGTERM, without those that are ignored, as under nohup."""
+    both = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in both if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextmanager
@@ -110,7 +120,7 @@ def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
         with suppress(ProcessLookupError):  # the job has just ended
             os.killpg(session, number)
 
-    previous = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {n: signal.signal(n, hand_on) for n in signals_of_the_end()}
     try:
         yield received
     finally:
