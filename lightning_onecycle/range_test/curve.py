@@ -176,10 +176,10 @@ class LRCurve:
             method: ``"max_lr"``, the peak for a 1cycle training: a quarter of the rate where half
                 of the fall is lost again, at most the rate at the minimum
                 (`lightning_onecycle.range_test.suggest.one_cycle_peak`), or a decade
-                behind the beginning of a minimum that is wider. ``"steepest"``: where the loss falls fastest
-                over log10 of the rate. ``"valley"``, ``"slide"`` and ``"minimum"`` (a tenth of the
-                rate at the minimum): fastai's. Or a function of the rates and the smoothed losses,
-                two lists of the finite points, that returns a rate or None.
+                behind the beginning of a minimum that is wider. ``"steepest"``: where the loss
+                falls fastest over log10 of the rate. ``"valley"``, ``"slide"`` and ``"minimum"``
+                (a tenth of the rate at the minimum): fastai's. Or a function of the rates and the
+                smoothed losses, two lists of the finite points, that returns a rate or None.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
