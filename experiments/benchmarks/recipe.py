@@ -271,9 +271,10 @@ def table() -> None:
 
 def draw(by_method: Mapping[str, Mapping[str, list[float]]], spent: Mapping[str, float]) -> None:
     """Draw what is lost over the trainings that were spent."""
-    import matplotlib.pyplot as plt
+    from experiments.figures.style import new_figure, save
 
-    figure, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure(height=4.2)
+    (ax,) = figure.axes
     families: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for method, of in by_method.items():
         means = [fmean(values) for values in of.values()]
@@ -290,7 +291,7 @@ def draw(by_method: Mapping[str, Mapping[str, list[float]]], spent: Mapping[str,
     ax.set_xlabel("spent, in full trainings (that of the result included)")
     ax.set_ylabel("test loss lost, % of the best gain")
     ax.legend(fontsize=7, ncols=2)
-    figure.savefig(RESULTS / "recipe.png", dpi=150)
+    save(figure, RESULTS / "recipe.png")
 
 
 def main() -> None:

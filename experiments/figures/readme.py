@@ -14,10 +14,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from experiments.figures.style import save
 from lightning_onecycle import LRCurve, one_cycle
 from lightning_onecycle.plots import new_axes, plot_schedule
 
-HERE = Path(__file__).parent
 TRAINING, VALIDATION, RATE = "#0072B2", "#D55E00", "0.6"
 
 
@@ -61,10 +61,10 @@ def main() -> None:
     directory = arguments.directory
     result = json.loads((directory / "result.json").read_text())
     schedule = plot_schedule(one_cycle(), result["total_steps"], max_lr=result["max_lr"])
-    schedule.figure.savefig(HERE / "schedule.png")
-    plot_run(directory).figure.savefig(HERE / "run.png")
+    save(schedule.figure, "schedule.png")
+    save(plot_run(directory).figure, "run.png")
     curve = LRCurve.load(arguments.range_test / "lr_find.json")
-    curve.plot(suggest=True).savefig(HERE / "lr_find.png")
+    save(curve.plot(suggest=True), "lr_find.png")
 
 
 if __name__ == "__main__":

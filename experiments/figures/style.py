@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 HERE = Path(__file__).parent
 # Okabe and Ito's palette, as in lightning_onecycle.plots; the dashes tell them apart in print.
@@ -70,6 +72,14 @@ def legend(ax: Axes, columns: int = 4, **options: Any) -> None:
     )
 
 
-def save(figure: Figure, name: str) -> None:
-    """Write a picture beside this file."""
-    figure.savefig(HERE / name)
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a picture with a palette of 256 colours: a third of the bytes, and it looks the same.
+
+    Args:
+        figure: The figure.
+        path: Where to. A name alone is beside this file.
+    """
+    file = BytesIO()
+    figure.savefig(file)
+    picture = Image.open(file).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(HERE / path, optimize=True)
