@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
@@ -43,35 +42,17 @@ from lightning_onecycle.search.run import begun, keep_in, short_trainings
 _FEWEST_STEPS = 3
 
 
-def run_recipe(
-    trainer: Trainer,
-    model: LightningModule,
-    train_dataloaders: Any,
-    val_dataloaders: Any,
-    datamodule: LightningDataModule | None,
-    options: dict[str, Any],
-) -> Search:
+def run_recipe(user_fit: UserFit, options: dict[str, Any]) -> Search:
     """Run the recipe in this process, and leave no trace.
 
     Args:
-        trainer: The user's own.
-        model: As for ``Trainer.fit``, like the next three.
-        train_dataloaders: See there.
-        val_dataloaders: See there.
-        datamodule: See there.
+        user_fit: The training to come.
         options: What `search_options` returns.
 
     Returns:
         The search, with its recipe.
     """
-    fit = partial(
-        fit_without_trace,
-        trainer=trainer,
-        model=model,
-        train_dataloaders=train_dataloaders,
-        val_dataloaders=val_dataloaders,
-        datamodule=datamodule,
-    )
+    trainer, fit = user_fit.trainer, user_fit.without_trace
     asked = Recipe(options["weight_decays"], options["momenta"])
     survey = RecipeSurvey(asked, **options["range_test"])
     fit(survey)
