@@ -178,8 +178,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     callbacks = [
         *peak_of_a_saved_curve(cfg),
         scheduling,
+        ShowPlan(directory, name, size),  # before the clock of the record starts
         record,
-        ShowPlan(directory, name, size),
         *(callback for callback in build(cfg, "callbacks").values() if callback is not None),
         *([KeepOptions(cfg, directory)] if cfg.resume else []),
     ]

@@ -48,6 +48,7 @@ class Classifier(LightningModule):
         # In the checkpoint, so that an epoch resumed in its middle reports the whole of it.
         self.losses["train/loss"].persistent(True)
         self.accuracies["train/acc"].persistent(True)
+        self._has_logged = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits, (batch, classes), of images, (batch, channels, height, width)."""
@@ -57,34 +58,49 @@ class Classifier(LightningModule):
         """Return the optimizer alone; its schedule is a callback's."""
         return self.optimizer(parameter_groups(self.net, self.decay_bias_and_norm))
 
+    def on_train_start(self) -> None:
+        """Log the metrics again where a run is resumed in the middle of an epoch."""
+        self._has_logged = False
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of one batch."""
         if batch_idx == 0:  # a checkpoint of an epoch's end has the metrics of that epoch
             self.losses["train/loss"].reset()
             self.accuracies["train/acc"].reset()
+            self._has_logged = False
         loss = self._step("train", batch, self.label_smoothing)
+        if not self._has_logged:
+            # Lightning computes a logged metric at the end of the epoch. To log it with each batch
+            # costs as much as a small step.
+            self._log_metrics("train")
+            self._has_logged = True
         self.log("train/loss_step", loss)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Measure one batch of the validation split; a search compares losses batch by batch."""
-        return self._step("val", batch)
+        loss = self._step("val", batch)
+        self._log_metrics("val")
+        return loss
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Measure one batch of the test set."""
         self._step("test", batch)
+        self._log_metrics("test")
 
     def _step(self, stage: str, batch: tuple[Tensor, Tensor], smoothing: float = 0.0) -> Tensor:
         images, labels = batch
         logits = self(images)
         loss = cross_entropy(logits, labels, label_smoothing=smoothing)
-        mean, accuracy = self.losses[f"{stage}/loss"], self.accuracies[f"{stage}/acc"]
-        mean.update(loss.detach(), len(labels))
-        accuracy.update(logits.detach(), labels)
-        whole_epoch = {"on_step": False, "on_epoch": True}
-        self.log(f"{stage}/loss", mean, **whole_epoch)
-        self.log(f"{stage}/acc", accuracy, prog_bar=stage == "val", **whole_epoch)
+        self.losses[f"{stage}/loss"].update(loss.detach(), len(labels))
+        self.accuracies[f"{stage}/acc"].update(logits.detach(), labels)
         return loss
+
+    def _log_metrics(self, stage: str) -> None:
+        whole_epoch = {"on_step": False, "on_epoch": True}
+        loss, accuracy = f"{stage}/loss", f"{stage}/acc"
+        self.log(loss, self.losses[loss], **whole_epoch)
+        self.log(accuracy, self.accuracies[accuracy], prog_bar=stage == "val", **whole_epoch)
 
 
 def parameter_groups(net: nn.Module, decay_bias_and_norm: bool) -> list[dict[str, Any]]:
