@@ -43,7 +43,7 @@ class _Row:
 
 
 class Peaks:
-    """Peaks and weight decays, read from an optimizer's groups when a schedule is laid over them.
+    """Peaks and weight decays, read from an optimizer's groups when a schedule is built on them.
 
     Args:
         optimizer: Whose groups are read.

@@ -1,4 +1,4 @@
-"""The plan of a fit: the total of optimizer steps that its schedule is laid over."""
+"""The plan of a fit: how many optimizer steps its schedule covers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Plan:
     """Sets the total of a scheduler: the steps that its optimizer has taken, plus those left.
 
     Args:
-        owner: Whose schedule it is, for what is said of it.
+        owner: Whose schedule it is, for the messages.
         total_steps: A total that is given, and left alone.
         budget: ``"steps"`` or ``"time"``, see `ScheduleCallback`.
 
@@ -63,7 +63,7 @@ class Plan:
         few = total < _FEWEST_STEPS and len(scheduler.schedule.phases) > 1
         if few and self._budget == "steps" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
-                f"{self._owner} has {total} optimizer steps to lay its schedule over: with fewer"
+                f"{self._owner} has {total} optimizer steps for its schedule: with fewer"
                 f" than {_FEWEST_STEPS} it may miss its peak or its end."
             )
 
@@ -98,7 +98,7 @@ class Plan:
             timer = budgets.time_limit(trainer)
             in_time = None if timer is None else budgets.steps_in_time(timer, scheduler.last_epoch)
             if trainer.world_size > 1:
-                # Each process has a clock of its own, and all must have the same learning rate.
+                # Each process has its own clock, and all must have the same learning rate.
                 in_time = trainer.strategy.broadcast(in_time)
             if in_time is not None:
                 totals.append(in_time)

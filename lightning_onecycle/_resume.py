@@ -12,7 +12,7 @@ from lightning_onecycle.scheduler import ScheduleLR
 
 
 def is_of_other_schedulers(checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint was written in the middle of a run without a schedule of ours."""
+    """Whether a checkpoint was written in the middle of a run without one of these schedules."""
     states = checkpoint.get("lr_schedulers") or [{}]
     ours = all("groups_when_built" in state for state in states)
     return checkpoint.get("global_step", 0) > 0 and not ours

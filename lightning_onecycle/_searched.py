@@ -1,4 +1,4 @@
-"""What a search has chosen beside the peak, held against the training that takes its peak."""
+"""What a search has chosen beside the peak, compared with the training that takes its peak."""
 
 from __future__ import annotations
 

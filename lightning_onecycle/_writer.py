@@ -19,7 +19,7 @@ from lightning_onecycle.phases import Schedule, value_at
 # There is never more than one writer of an optimizer.
 _WRITERS: weakref.WeakKeyDictionary[Optimizer, Writer] = weakref.WeakKeyDictionary()
 
-# What is told when it differs from a checkpoint's, and its name.
+# What a message names when it differs from a checkpoint's, and its name there.
 _TOLD = {"total_steps": "total_steps", "max_lrs": "peak", "weight_decays": "weight decay"}
 
 
@@ -258,10 +258,10 @@ class Writer:
         self._write_momentum(optimizer)
         self.write(optimizer)
 
-    # ---- what is told -----------------------------------------------------------------------
+    # ---- messages ---------------------------------------------------------------------------
 
     def tell_once(self, optimizer: Optimizer, about: str, what: str) -> None:
-        """Say something of the optimizer, at most once."""
+        """Print a message about the optimizer, at most once."""
         if about not in self._told:
             self._told.add(about)
             rank_zero_info(f"ScheduleLR on {type(optimizer).__name__}: {what}.")

@@ -47,7 +47,7 @@ def _changes_batch_size(trainer: Trainer) -> BatchSizeSchedule | None:
 
 
 def accumulation_plan(trainer: Trainer) -> GradientAccumulationScheduler:
-    """Return the trainer's ``GradientAccumulationScheduler``, or one that says what it does now."""
+    """Return the trainer's ``GradientAccumulationScheduler``, or one that does what it does now."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, of_either_lightning(GradientAccumulationScheduler)):
             return callback

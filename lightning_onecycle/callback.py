@@ -116,7 +116,7 @@ class ScheduleCallback(Callback):
 
     @property
     def planned_steps(self) -> int | None:
-        """The optimizer steps that the schedule is laid over, during a fit; None until known."""
+        """The optimizer steps of the schedule, during a fit; None until known."""
         return self.schedulers[0].total_steps if self.schedulers and self._plan.is_known else None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -276,7 +276,7 @@ class ScheduleCallback(Callback):
         self._begin_epoch(trainer)
 
     def _begin_epoch(self, trainer: Trainer) -> None:
-        # Lightning leaves out the hook of an epoch's start where a run goes on in the middle of it.
+        # Lightning leaves the hook of an epoch's start out where it resumes in the epoch's middle.
         self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
         self._watch.epoch_starts(self.schedulers)
 

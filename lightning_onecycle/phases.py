@@ -92,7 +92,7 @@ class Phase:
 
 
 class Segment(NamedTuple):
-    """A phase laid over whole steps: from step ``start`` to step ``end``, both included."""
+    """A phase in whole steps: from step ``start`` to step ``end``, both included."""
 
     start: int
     end: int

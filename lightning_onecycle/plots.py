@@ -121,7 +121,7 @@ def _line(
 def _right_axes(
     ax: Axes, steps: Sequence[int], points: Sequence[Point], schedule: Schedule
 ) -> list[Line2D]:
-    """Draw what else is scheduled, each on an axis of its own at the right."""
+    """Draw momentum and weight decay, each on its own axis at the right."""
     nan = float("nan")
     momentum = [nan if point.momentum is None else point.momentum for point in points]
     drawn = []

@@ -694,7 +694,7 @@ def test_an_epoch_without_a_counted_step_is_told():
 @pytest.mark.parametrize("steps", [2, 3, 9, 10])
 def test_a_run_of_few_steps_is_told(steps, recwarn):
     fit(Tiny(), OneCycle(), max_steps=steps)
-    few = [w for w in recwarn if "optimizer steps to lay its schedule over" in str(w.message)]
+    few = [w for w in recwarn if "optimizer steps for its schedule" in str(w.message)]
     assert len(few) == (steps < 10)
 
 

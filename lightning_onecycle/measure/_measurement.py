@@ -43,11 +43,11 @@ class Measurement(Callback):
     def measure(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> dict[str, float]:
-        """Return what is found at the present weights, by its tag; the same on each rank."""
+        """Return the values at the present weights, by their tags; the same on each rank."""
         raise NotImplementedError
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew; a checkpoint is restored behind this hook."""
+        """Start again; a checkpoint is restored after this hook."""
         self.latest = {}
         self._measured_at = -1
 
@@ -128,7 +128,7 @@ def silent_copy(trainer: Trainer, module: LightningModule) -> Iterator[Lightning
             stack.callback(setattr, trainer, "loggers", trainer.loggers)
             trainer.loggers = [class_for(DummyLogger, trainer)()]
         if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-            # A copy would be compiled anew each time, and has no second derivative then.
+            # A copy would be compiled again each time, and has no second derivative then.
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield copied
 

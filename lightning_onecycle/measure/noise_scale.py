@@ -149,7 +149,7 @@ class GradientNoiseScale(Measurement):
         self._told = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin anew."""
+        """Start again."""
         super().setup(trainer, pl_module, stage)
         self._weight = self._trace = self._grad_sq = 0.0
 

@@ -1,4 +1,4 @@
-"""The LR range test: the curve it draws, what is read off it, and what it ran under."""
+"""The LR range test: its curve, the suggestions, and the conditions that it ran under."""
 
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve

@@ -125,7 +125,7 @@ class Conditions:
         """Make conditions of what `to_dict` returned, perhaps in another version.
 
         Args:
-            values: What is not known here is ignored, what is missing takes its default.
+            values: Unknown keys are ignored, missing ones take their default.
 
         Returns:
             The conditions.

@@ -15,7 +15,7 @@ from lightning_onecycle._lightning import of_either_lightning
 def check_data(name: str, given: Any) -> None:
     """Refuse data that one pass uses up, alone or among others, and a loader without batches.
 
-    Nothing is drawn, and ``iter`` is not called, which may have an effect of its own.
+    No batch is taken, and ``iter`` is not called, because it may change the data.
 
     Args:
         name: The argument that the data were given as.

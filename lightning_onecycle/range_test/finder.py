@@ -251,11 +251,11 @@ class LRFinder(Callback):
     # ---- checkpoints and copies -----------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the peak, which a resumed run goes on with."""
+        """Return the peak, for a resumed run."""
         return {"max_lr": self.max_lr}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Look for the schedule before it is laid, and forget an earlier checkpoint."""
+        """Find the schedule before it is built, and forget an earlier checkpoint."""
         self._saved = None
         if stage == "fit":
             self._schedule_callback(trainer)

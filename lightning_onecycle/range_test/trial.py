@@ -1,4 +1,4 @@
-"""The range test as a fit of its own: the learning rate rises, and the loss is recorded."""
+"""The range test, a fit in which the learning rate rises and the loss is recorded."""
 
 from __future__ import annotations
 

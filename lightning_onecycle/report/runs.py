@@ -93,7 +93,7 @@ def read_runs(directory: str | Path) -> tuple[Run, ...]:
     """Read each run at or below a directory; its reason says what is missing or damaged.
 
     Args:
-        directory: A sweep's, a single run's, or one that holds some of these.
+        directory: Of a sweep, of a single run, or above some of these.
 
     Returns:
         The runs, in the order of their names, numbers by their value.
@@ -224,7 +224,7 @@ def _overrides(items: Any) -> dict[str, str]:
 
 
 def _about_the_run(keys: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what says how it was started, or that it goes on from another."""
+    """Leave out options that say how the run was started or resumed."""
     return {key: value for key, value in keys.items() if not _STARTING.match(key)}
 
 

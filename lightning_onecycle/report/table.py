@@ -117,7 +117,7 @@ def read_table(directory: str | Path, *, metric: str = "val/acc", lowest: bool =
     """Read the runs at or below a directory and group them over their seeds.
 
     Args:
-        directory: A sweep's, a single run's, or one that holds some of these.
+        directory: Of a sweep, of a single run, or above some of these.
         metric: What the groups are ordered by.
         lowest: Whether a lower value of it is better. Of a loss it always is.
 

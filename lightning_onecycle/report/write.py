@@ -24,7 +24,7 @@ def write_results(
     Each is replaced at once, never half; processes that do this at the same time take turns.
 
     Args:
-        directory: A sweep's, a single run's, or one that holds some of these.
+        directory: Of a sweep, of a single run, or above some of these.
         metric: What the groups are ordered by, and what is drawn.
         lowest: Whether a lower value of it is better. Of a loss it always is.
         plot: Whether to draw the picture, which takes seconds; the rest takes milliseconds.

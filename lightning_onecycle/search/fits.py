@@ -54,7 +54,7 @@ class Survey(RangeTest):
 
 
 class ProbeFit(ShortFit):
-    """Train under the schedule of the training, laid over fewer steps, at one peak.
+    """Train under the schedule of the training, over fewer steps, at one peak.
 
     After half of the steps and at the end it is judged: by the validation losses of the batches, or
     where there are none by the training losses of the last tenth of its steps. It ends before if a
@@ -105,7 +105,7 @@ class ProbeFit(ShortFit):
         return COMPLETED if self.attempted >= self.num_training else ""
 
     def probe(self) -> Probe:
-        """Return what came of it."""
+        """Return the probe."""
         judged = self.scores or (self.half if self.stopped != COMPLETED else [])
         is_finite = bool(judged) and all(map(math.isfinite, [*judged, self.losses[-1]]))
         return Probe(
@@ -163,7 +163,7 @@ class ProbeFit(ShortFit):
             self.scores = scores
             return
         self.half = scores
-        # Annihilation gains the more, the higher the peak: a lower one that is behind stays behind.
+        # The annihilation gains more at a higher peak: a lower peak that is worse stays worse.
         rival = self.rival
         if rival and self.lr < rival.lr and is_clearly_larger(scores, rival.half):
             self.stop(trainer, "behind after half of the steps")

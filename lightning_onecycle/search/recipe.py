@@ -133,12 +133,13 @@ class Recipe:
         return replace(self, stages=tuple(grown if s is stage else s for s in self.stages))
 
     def winner(self, first: Probe, before: str = "") -> Probe:
-        """Return the probe that stands after all stages, or before one of them.
+        """Return the best probe after all stages, or before one of them.
 
-        What stands before a stage stays, unless a probe of the stage is better: by a standard error
-        over the batches or by 2 % of what it has gained, and by 0.2 % of that at least; where the
-        noise is not known, by 0.5 %. Of longer probes that are as good as the best, the one with
-        the fewest departures from the defaults wins, and then the one with the lowest peak.
+        The best probe before a stage stays the best, unless a probe of the stage is better: by a
+        standard error over the batches or by 2 % of what it has gained, and by 0.2 % of that at
+        least; where the noise is not known, by 0.5 %. Of longer probes that are as good as the
+        best, the one with the fewest departures from the defaults wins, and then the one with the
+        lowest peak.
 
         Args:
             first: The probe that the search over peaks chose.
@@ -152,7 +153,7 @@ class Recipe:
         return standing
 
     def chosen(self, stage: Stage, standing: Probe) -> Probe:
-        """Return the probe that stands after a stage; ``standing`` is the one before it."""
+        """Return the best probe after a stage; ``standing`` is the best before it."""
         is_longer = stage.name in ROUNDS
         rivals = ranked(stage.probes if is_longer else (standing, *stage.probes))
         if not rivals:

@@ -135,7 +135,7 @@ class _Run:
         )
 
     def all_stages(self) -> None:
-        """Run what is not done yet, as far as the budget goes."""
+        """Run the stages that are missing, as far as the budget allows."""
         self._range_tests()
         self._update(recipe=replace(self.recipe, notes=()))
         if len(self.tested) < len(self.grid):
@@ -269,7 +269,7 @@ class _Run:
             )
 
     def _standing(self, before: str) -> Probe:
-        """Return the probe that stands before a stage."""
+        """Return the best probe before a stage."""
         first = self.found.first
         assert first is not None
         return self.recipe.winner(first, before)

@@ -44,7 +44,7 @@ class Search:
         judged_by: ``"validation loss"`` or ``"training loss"``.
         note: Why there are no probes, if there are none.
         schedule: What the peak is for, without a momentum that the recipe has chosen.
-        recipe: What the recipe tried beside the peaks, where it was asked for.
+        recipe: What the recipe tried beside the peaks, or None.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -116,7 +116,7 @@ class Search:
 
     @property
     def first(self) -> Probe | None:
-        """The probe that the search over peaks chose, which the recipe goes on from."""
+        """The probe that the search over peaks chose. The recipe starts from it."""
         return None if self.best is None else self._chosen(self.best)
 
     def suggestion(self) -> float | None:

@@ -34,7 +34,7 @@ _LONGEST_NAME = 200  # bytes; file systems have 255
 
 
 class Sweep(Callback):
-    """See that results can be written, name jobs by what is swept, and print the table at the end.
+    """Check that results can be written, name jobs by what is swept, print the table at the end.
 
     The table is printed however the sweep ends. (Hydra's own ``on_multirun_end`` is not called when
     a job has failed.) List it in the configuration::
@@ -132,7 +132,7 @@ def _name_by_what_is_swept(config: DictConfig) -> None:
     is_swept = len(same) < len(overrides) or config.hydra.sweeper.get("params")
     if same and is_swept:
         quoted = ",".join(f"'{key}'" for key in same)
-        # Hydra composes each job anew, from the sweep's overrides.
+        # Hydra composes each job again, from the sweep's overrides.
         config.hydra.overrides.hydra.append(
             f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"
         )

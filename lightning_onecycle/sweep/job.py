@@ -174,10 +174,10 @@ class Job:
         return None if value is None else float(value)
 
     def command(self, *, goes_on: bool = False) -> list[str]:
-        """Return the command line of the single run that it stands for.
+        """Return the command line of the job as a single run.
 
         Args:
-            goes_on: Whether the run goes on from the job's checkpoint.
+            goes_on: Whether the run continues from the job's checkpoint.
         """
         hydra = HydraConfig.get()
         directory = "'" + str(self.directory).replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -197,7 +197,7 @@ class Job:
             yield
 
     def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
-        """Have it go on from its checkpoint, or start anew where it has not come to one."""
+        """Continue from its checkpoint, or start again without one."""
         if self.can_go_on:
             log.info(f"{self.name}: going on from its checkpoint")
             if "resume" in cfg:
@@ -273,7 +273,7 @@ class Job:
 
 @contextlib.contextmanager
 def _failures_told(directory: Path) -> Iterator[None]:
-    """Have the single run that a job stands for say why it has failed; its sweep cannot know."""
+    """Record why a job that is a single run has failed; its sweep cannot know."""
     try:
         yield
     except Exception as error:

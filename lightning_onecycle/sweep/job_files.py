@@ -52,7 +52,7 @@ def start_anew(directory: Path) -> None:
 def take_over(directory: Path, root: Path, overrides: Sequence[str]) -> None:
     """Move to a job's directory what the same job has done in another, under another number.
 
-    A sweep over more seeds or schedules counts its jobs anew.
+    A sweep over more seeds or schedules numbers its jobs again.
 
     Args:
         directory: Where the job is to run now. One in which it has run already is left alone.

@@ -89,7 +89,7 @@ def run_as_a_command(command: Sequence[str]) -> End:
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Have a signal sent to this process at the end of the one that has started it.
+    """Let this process get a signal when its parent ends.
 
     Args:
         number: The signal. On SIGTERM a run saves its state.

@@ -129,7 +129,7 @@ class _Watched:
         return not self.job.done()
 
     def results(self) -> list[JobReturn]:
-        """Wait for the job's end, and return what came of its first rank."""
+        """Wait for the job's end, and return the result of its first rank."""
         asked = time.monotonic()
         while not self.has_result:
             time.sleep(1.0)
