@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.fabric.utilities import rank_zero_warn
@@ -12,57 +13,92 @@ from torch.optim import Optimizer
 from lightning_onecycle import _groups
 
 
+@dataclass(slots=True)
+class _Row:
+    """What is known of one parameter group.
+
+    Attributes:
+        params: Its list of parameters. A group is known by the first of them.
+        own: The learning rate that it had before a schedule wrote it.
+        peak: What the factors of the learning rate multiply.
+        first: The learning rate that it had first from a schedule.
+        decay: Its weight decay, which the factors of that multiply. None: it has none.
+        decay_now: The weight decay that was written last.
+        momentum: Its own momentum. None: it has none.
+    """
+
+    params: list[Any]
+    own: float
+    peak: float
+    first: float
+    decay: float | None
+    decay_now: float | None
+    momentum: float | None
+
+    @classmethod
+    def of(cls, group: _groups.Group, own: float) -> _Row:
+        """Return what a group holds."""
+        decay = _groups.weight_decay(group)
+        return cls(group["params"], own, own, own, decay, decay, _groups.momentum(group))
+
+
 class Peaks:
     """Peaks and weight decays, read from an optimizer's groups when a schedule is laid over them.
 
     Args:
         optimizer: Whose groups are read.
         max_lr: As for `ScheduleLR`.
+        factor: The schedule's at the position.
         previous: What the writer before has, where there was one.
         takes_over: Whether that one still writes. Its peaks are taken then, and otherwise the rates
             that the groups had before it.
-
-    Attributes:
-        lrs: The peak of each group.
-        decays: The weight decay of each group, None where it has none.
     """
-
-    lrs: list[float]
-    decays: list[float | None]
-    _own: list[float]
 
     def __init__(
         self,
         optimizer: Optimizer,
         max_lr: float | Sequence[float] | None,
+        factor: float,
         previous: Peaks | None,
         *,
         takes_over: bool,
     ) -> None:
         groups = optimizer.param_groups
         own = _groups.own_lrs(groups)
-        self.decays = [_groups.weight_decay(group) for group in groups]
-        self.momenta = [_groups.momentum(group) for group in groups]
         self._read = [float(group["lr"]) for group in groups]
         self.uses_lr_scale = own != self._read
         self._has_stepped = bool(optimizer.state)
+        self._rows = [_Row.of(group, lr) for group, lr in zip(groups, own, strict=True)]
         if previous is not None:
-            lrs = previous.lrs if takes_over else previous._own
-            previous._hand_over(groups, own, self.decays, self.momenta, lrs)
+            previous._hand_over(groups, self._rows, takes_over)
         self._max_lr = max_lr
-        self._own = list(own)
-        self.lrs = _groups.peaks(own, max_lr)
-        self._scale = max(self.lrs) / max(own) if max(own) > 0 else 1.0
+        own = [row.own for row in self._rows]
+        peaks = _groups.peaks(own, max_lr)
+        for row, peak in zip(self._rows, peaks, strict=True):
+            row.peak, row.first = peak, peak * factor
+        self._scale = max(peaks) / max(own) if max(own) > 0 else 1.0
         self._number_at_first = len(own)
-        self.first_lrs: list[float] = []  # what the groups get first, set by the writer
-        self._params = [group["params"] for group in groups]
         # The last groups that were removed: after how many steps, and a parameter of each.
         self._gone: list[tuple[int, weakref.ref[Any]]] = []
         self._written: list[_groups.Group] = []
         self._stamps: list[Any] = []
         self._lrs_now: list[float] = []
         self.momentum_now: float | None = None
-        self._decays_now = list(self.decays)
+
+    @property
+    def lrs(self) -> list[float]:
+        """The peak of each group."""
+        return [row.peak for row in self._rows]
+
+    @property
+    def decays(self) -> list[float | None]:
+        """The weight decay of each group, None where it has none."""
+        return [row.decay for row in self._rows]
+
+    @property
+    def momenta(self) -> list[float | None]:
+        """The own momentum of each group, None where it has none."""
+        return [row.momentum for row in self._rows]
 
     def look_at(self, groups: list[_groups.Group]) -> None:
         """Take the groups for those that were written, with the learning rates that they have."""
@@ -74,7 +110,7 @@ class Peaks:
     def write(self, optimizer: Optimizer, factor: float) -> None:
         """Set each group's learning rate to ``factor`` times its peak, and remember it."""
         groups = optimizer.param_groups
-        self._lrs_now = self._stamps = now = [peak * factor for peak in self.lrs]
+        self._lrs_now = self._stamps = now = [row.peak * factor for row in self._rows]
         are_floats = True
         for index, group in enumerate(groups):
             if type(group["lr"]) is float:
@@ -89,7 +125,8 @@ class Peaks:
 
     def remember_decays(self, groups: list[_groups.Group]) -> None:
         """Remember the weight decays that were written."""
-        self._decays_now = [_groups.weight_decay(group) for group in groups]
+        for row, group in zip(self._rows, groups, strict=False):
+            row.decay_now = _groups.weight_decay(group)
 
     def are_as_written(self, groups: list[_groups.Group]) -> bool:
         """Whether these are the groups that were written, with the very numbers that were."""
@@ -125,30 +162,24 @@ class Peaks:
             return True
         return _groups.holds(group, "lr", self._lrs_now[index])
 
-    def _hand_over(
-        self,
-        groups: list[_groups.Group],
-        own: list[float],
-        decays: list[float | None],
-        momenta: list[float | None],
-        lrs: list[float],
-    ) -> None:
+    def _hand_over(self, groups: list[_groups.Group], rows: list[_Row], takes_over: bool) -> None:
         """Put what it has in place of what was read, but not of what was set by hand.
 
         A group is known by its parameters: others may have been added or removed.
         """
-        for index, before in enumerate(self._places(groups)):
-            if before is not None and before < len(self._stamps):
-                if self._is_as_written(groups[index], before):
-                    own[index] = lrs[before]
-                if decays[index] == self._decays_now[before]:
-                    decays[index] = self.decays[before]
-                if momenta[index] == self.momentum_now:
-                    momenta[index] = self.momenta[before]
+        for index, (row, place) in enumerate(zip(rows, self._places(groups), strict=True)):
+            if place is not None and place < len(self._stamps):
+                before = self._rows[place]
+                if self._is_as_written(groups[index], place):
+                    row.own = before.peak if takes_over else before.own
+                if row.decay == before.decay_now:
+                    row.decay = before.decay
+                if row.momentum == self.momentum_now:
+                    row.momentum = before.momentum
 
     def _places(self, groups: list[_groups.Group]) -> list[int | None]:
         """Return where each group stood when it was last seen, by its parameters, or None."""
-        places = {_first(params): index for index, params in enumerate(self._params)}
+        places = {_first(row.params): index for index, row in enumerate(self._rows)}
         return [places.get(_first(group["params"])) for group in groups]
 
     def follow(self, optimizer: Optimizer, factor: float, position: int) -> None:
@@ -170,33 +201,24 @@ class Peaks:
                 f"{type(optimizer).__name__} takes steps with parts of its parameter groups in"
                 " turns, as DeepSpeed's ZeRO does: such steps cannot be counted."
             )
-        gone = (params for i, params in enumerate(self._params) if params and i not in places)
+        gone = (row.params for i, row in enumerate(self._rows) if row.params and i not in places)
         self._gone = [(position, weakref.ref(params[0])) for params in gone]
-        columns = (self.lrs, self._own, self.first_lrs, self.decays, self._decays_now, self.momenta)
-        before = list(zip(*columns, strict=True))
-        rows = [
-            self._read_later(optimizer, group, factor) if place is None else before[place]
+        self._rows = [
+            self._read_later(optimizer, group, factor) if place is None else self._rows[place]
             for group, place in zip(groups, places, strict=True)
         ]
-        (
-            self.lrs,
-            self._own,
-            self.first_lrs,
-            self.decays,
-            self._decays_now,
-            self.momenta,
-        ) = map(list, zip(*rows, strict=True))
-        self._params = [group["params"] for group in groups]
+        for row, group in zip(self._rows, groups, strict=True):
+            row.params = group["params"]
         self._written = list(groups)
 
-    def _read_later(self, optimizer: Optimizer, group: _groups.Group, factor: float) -> Any:
-        lr, decay = float(group["lr"]), _groups.weight_decay(group)
-        momentum = _groups.momentum(group)
-        if lr == optimizer.defaults.get("lr"):
-            return lr * self._scale, lr, lr, decay, decay, momentum
-        # Given as it is to be now, in proportion to the other groups' present values.
-        own = lr / factor if factor > 0 else lr
-        return own, own / self._scale, lr, decay, decay, momentum
+    def _read_later(self, optimizer: Optimizer, group: _groups.Group, factor: float) -> _Row:
+        row = _Row.of(group, float(group["lr"]))
+        if row.first == optimizer.defaults.get("lr"):
+            row.peak = row.own * self._scale
+        else:  # given as it is to be now, in proportion to the other groups' present values
+            row.peak = row.first / factor if factor > 0 else row.first
+            row.own = row.peak / self._scale
+        return row
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_gone": []}  # weak references cannot be pickled
@@ -204,9 +226,9 @@ class Peaks:
     def state_dict(self) -> dict[str, Any]:
         """Return them as plain numbers."""
         return {
-            "max_lrs": list(self.lrs),
-            "weight_decays": list(self.decays),
-            "first_lrs": list(self.first_lrs),
+            "max_lrs": self.lrs,
+            "weight_decays": self.decays,
+            "first_lrs": [row.first for row in self._rows],
             "groups_when_built": self._number_at_first,
         }
 
@@ -217,7 +239,7 @@ class Peaks:
         """
         peaks = list(state.get("max_lrs", self.lrs))
         decays = list(state.get("weight_decays", self.decays))
-        first_lrs = list(state.get("first_lrs", self.first_lrs))
+        first_lrs = list(state.get("first_lrs", [row.first for row in self._rows]))
         kept = state.get("groups_when_built", self._number_at_first)
         own, default = self._read, optimizer.defaults.get("lr")
         if own == first_lrs and any(lr != default for lr in own):
@@ -233,18 +255,20 @@ class Peaks:
                 f" loaded: they are {self.lrs}, and the checkpoint's are {peaks}. Build ScheduleLR"
                 " before you load the optimizer's state, or give max_lr."
             )
-        groups = optimizer.param_groups
-        # Where fewer groups were saved, the others keep what was read.
-        end = max(kept, len(peaks))
-        self.lrs = (self.lrs[:kept] + peaks[kept:] + self.lrs[end:])[: len(groups)]
-        self.decays = (self.decays[:kept] + decays[kept:] + self.decays[end:])[: len(groups)]
-        count = len(self.lrs)
-        self._own = (self._own + self.lrs[len(self._own) :])[:count]
-        self.first_lrs = (first_lrs + self.first_lrs[len(first_lrs) :])[:count]
-        self._decays_now = list(self.decays)
-        momenta = [_groups.momentum(group) for group in groups]
-        self.momenta = (self.momenta + momenta[len(self.momenta) :])[:count]
-        self._params = [group["params"] for group in groups][:count]
+        rows = []
+        for index, group in enumerate(optimizer.param_groups):
+            is_known, is_saved = index < len(self._rows), index < len(peaks)
+            if not (is_known or is_saved):
+                break  # it is read when it is written
+            row = self._rows[index] if is_known else _Row.of(group, peaks[index])
+            if is_saved and (index >= kept or not is_known):
+                row.peak = peaks[index]
+                row.decay = decays[index] if index < len(decays) else row.decay
+            if index < len(first_lrs):
+                row.first = first_lrs[index]
+            row.params, row.decay_now = group["params"], row.decay
+            rows.append(row)
+        self._rows = rows
 
 
 def _first(params: list[Any]) -> int:

@@ -69,10 +69,10 @@ class Writer:
         self.peaks = Peaks(
             optimizer,
             max_lr,
+            value_at(self.segments, self.position).lr,
             None if previous is None else previous.peaks,
             takes_over=previous is not None and previous.attached,
         )
-        self.peaks.first_lrs = self.lrs()
         if self.peaks.uses_lr_scale:
             self.tell_once(optimizer, "lr_scale", "lr_scale of its groups multiplies their peaks")
         self._marked_before = _groups.is_marked(given)

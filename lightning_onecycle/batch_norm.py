@@ -25,15 +25,15 @@ from lightning_onecycle._lightning import Callback, class_for
 class BatchNormRecalibration(Callback):
     r"""Re-estimate batch-norm statistics on training data before each validation.
 
-    The running averages that evaluation uses lag behind the weights: after a few hundred steps at
-    a large learning rate they describe a network of long ago, and accuracy collapses. Smith and
-    Topin shorten the average for short runs (arXiv:1708.07120, section 6.1). Here it is replaced
-    by the plain mean over ``num_batches`` batches under the present weights.
+    Evaluation uses running averages, which lag behind the weights. After a few hundred steps at a
+    large learning rate they describe a network of much earlier, and the accuracy collapses. Smith
+    and Topin shorten the average for short runs (arXiv:1708.07120, section 6.1). This callback
+    replaces it by the mean over ``num_batches`` batches under the present weights.
 
-    The batches are the same ones each time, drawn without replacement from the training set by a
-    generator of this callback's own. Weights, gradients and random number generators are as before;
-    only the running averages, which training itself never reads, are new. A layer that is trained
-    with fixed statistics keeps them.
+    The batches are the same each time. The callback draws them without replacement from the
+    training set, with its own generator. Weights, gradients and all other random number generators
+    stay unchanged, and training does not read the running averages. A layer that is trained with
+    fixed statistics keeps them.
 
     Args:
         num_batches: Training batches to average over, at least 1.

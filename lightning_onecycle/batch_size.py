@@ -62,27 +62,26 @@ class BatchSizeSchedule(Callback):
     - Larger batches in place of smaller rates (Smith, Kindermans and Le, arXiv:1711.00489), with a
       constant schedule: ``[(0, 128), (0.3, 640), (0.6, 3200)]``.
 
-    An epoch has one batch size. Lightning makes a new training loader where it changes: of the data
-    module, whose ``batch_size`` is set, or of the one that ``fit`` was given. What evaluation
-    loaders are made with depends on whether they read the same attribute. Afterwards it is as it
-    was. A `ScheduleCallback` counts the steps of the epochs to come, so that its schedule is laid
-    over the steps that will be taken; the learning rate is not scaled with the batch (`scale_lr`).
-    A resumed run goes on with the batch size that it had, and takes its next one from the present
-    schedule.
+    An epoch has one batch size. Where it changes, Lightning makes a new training loader: from the
+    data module, whose ``batch_size`` is set, or from the loader that ``fit`` was given. Evaluation
+    loaders change too if they read the same attribute. After the fit the attribute has its first
+    value again. A `ScheduleCallback` counts the steps of the epochs to come, so its schedule still
+    covers the run. The learning rate is not scaled with the batch size (`scale_lr`). A resumed run
+    continues with the batch size that it had, and takes the next one from the present ``sizes``.
 
     With a logger, ``batch_size`` is logged at each epoch's start.
 
     Args:
-        sizes: Pairs of a fraction of the run and a batch size on each device, by rising fractions
-            from 0: an epoch has the last that it has come to. Or a function from the fraction to a
-            batch size, the same on each device. The fraction is epochs out of ``max_epochs``, or
-            steps out of ``max_steps`` where these are further on or alone.
+        sizes: Pairs of a fraction of the run, rising from 0, and a batch size on each device: an
+            epoch has the last pair that it has reached. Or a function from the fraction to a batch
+            size, the same on each device. The fraction is epochs of ``max_epochs``, or steps of
+            ``max_steps``, whichever is larger.
         attribute: Name of the attribute in the data module or module that makes the loader.
 
     Raises:
         ValueError: If ``sizes`` are out of range.
-        MisconfigurationException: In ``fit``, if nobody can tell the batch size or set it, or the
-            run has no end in epochs or steps.
+        MisconfigurationException: In ``fit``, if the batch size cannot be read or set, or the run
+            has no end in epochs or steps.
 
     Example:
         >>> from lightning.pytorch import Trainer

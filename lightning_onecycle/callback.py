@@ -41,31 +41,31 @@ _PROVISIONAL_STEPS = 1000
 class ScheduleCallback(Callback):
     """Train with a `Schedule`, whatever the module's ``configure_optimizers`` returns.
 
-    The schedule is laid over the optimizer steps that the fit will really take: accumulation, its
-    schedulers, limits, several devices and ``max_steps`` are counted in, and the plan is looked at
-    again at each epoch's start and where the optimizer skips steps. A second ``fit`` is a new
-    cycle over the steps that are left to it. A resumed run goes on at its position, under the
-    present configuration.
+    The schedule covers the optimizer steps that the fit will take. They account for gradient
+    accumulation and its schedulers, limits, several devices and ``max_steps``, and are counted
+    again at the start of each epoch and where the optimizer skips steps. A second ``fit`` is a new
+    cycle over its own steps. A resumed run continues at its position, under the present
+    configuration.
 
     With a logger, ``lr``, ``momentum`` and ``weight_decay`` are logged for about 200 optimizer
-    steps, the first, the turning points and the last among them, and the plan is drawn as the
-    figure ``schedule`` (TensorBoard with matplotlib installed).
+    steps, which include the first, the turning points and the last. The figure ``schedule`` shows
+    the plan (TensorBoard, with matplotlib installed).
 
     Args:
         schedule: What to train with.
-        total_steps: Optimizer steps in the run, for each optimizer. None: found out. Needed for
-            manual optimization, and for a loader without a length if there is no ``max_steps``.
+        total_steps: Optimizer steps in the run, for each optimizer. None: they are counted. It is
+            needed under manual optimization, and for a loader without a length and no
+            ``max_steps``.
         max_lr: None: the ``lr`` that each optimizer was given is the peak. A number: the peak of
             the optimizer's largest group; the others keep their ratio to it. A sequence: one peak
             for each parameter group of the one optimizer. `LRCurve`, `Search`: what it suggests.
-            A search that has also chosen a weight decay or a momentum refuses a fit with others.
-        budget: ``"steps"``, or ``"time"``: the schedule ends when the trainer's ``max_time`` does,
-            at whatever pace the steps are taken.
-
-        own_schedulers: What becomes of schedulers that the module brings: ``"replace"``, as
-            Lightning's ``StochasticWeightAveraging`` does, with one line that says which and what
-            the peak is: the ``max_lr`` of OneCycleLR and CyclicLR, or else the ``lr`` that the
-            optimizer had before. ``"refuse"`` raises.
+            If a search has also chosen a weight decay or a momentum, a fit with others is refused.
+        budget: ``"steps"``, or ``"time"``: the schedule ends with the trainer's ``max_time``,
+            however many steps that is.
+        own_schedulers: What happens to schedulers that the module brings. ``"replace"``: they are
+            replaced, as Lightning's ``StochasticWeightAveraging`` does, and one line names them and
+            the peak. That is the ``max_lr`` of OneCycleLR and CyclicLR, or else the ``lr`` that the
+            optimizer had before. ``"refuse"``: an error is raised.
 
     Raises:
         ValueError: If an argument is out of range, or there is no suggestion.

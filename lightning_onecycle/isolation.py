@@ -64,32 +64,38 @@ def isolated(
 ) -> Iterator[LightningModule]:
     """Yield a copy of ``module`` that the trainer may ``fit`` without leaving a trace.
 
-    Within, the trainer has fresh loops, deep copies of its callbacks, loggers and a profiler that
-    do nothing, and no launcher: ``fit`` runs in this process. After it, also after an exception,
-    these are what they were: the module with all that hangs on it, callbacks, loops, optimizers,
-    ``GradScaler``, the trainer's attributes, its strategy, plugins and connectors, random number
-    generators (Python, NumPy, torch, the trainer's device), and, in loaders, samplers, datasets and
-    the data module, and in the objects that these hold: attributes, the contents of plain
-    containers, and generators. Loggers' directories are a temporary one, no checkpoint hook runs,
-    and what Lightning is about to resume from stays. An optimizer that was made before
-    ``configure_optimizers`` is called, wherever it is kept, gives way to a copy without its hooks.
+    Inside the context the trainer has new loops, deep copies of its callbacks, loggers and a
+    profiler that do nothing, and no launcher: ``fit`` runs in this process. Loggers' directories
+    are temporary, and no checkpoint hook runs. An optimizer that was made before
+    ``configure_optimizers`` is replaced by a copy without its hooks, wherever it is kept. A module
+    of ``torch.compile`` runs uncompiled.
 
-    What cannot be put back: the contents of arrays and of other objects that a dataset or a data
-    module changes in place, what the module does outside itself (as with a scheduler that it builds
-    on an optimizer it gets from an object elsewhere), a process group that was started, and an
-    iterator that the data hold and share among all passes, which is told.
+    After the context, also after an exception, these are restored:
 
-    A module made by ``torch.compile`` runs uncompiled within.
+    - the module and everything attached to it, callbacks, loops, optimizers, ``GradScaler``
+    - the trainer's attributes, strategy, plugins and connectors, and the checkpoint that Lightning
+      is about to resume from
+    - random number generators: Python, NumPy, torch, the trainer's device
+    - in loaders, samplers, datasets and the data module, and in the objects that these hold:
+      attributes, the contents of plain containers, and generators
+
+    These are not restored:
+
+    - the contents of arrays and other objects that a dataset or a data module changes in place
+    - what the module does outside itself, such as a scheduler that it builds on the optimizer of
+      another object
+    - a process group that was started
+    - an iterator that the data hold and share among all passes; one line says so
 
     Args:
         trainer: The user's own.
-        module: What it is to train. Only read.
-        data: What ``fit`` will be given: loaders or collections of them, the data module.
+        module: What it trains. It is not changed.
+        data: What ``fit`` is given: loaders or collections of them, the data module.
         keep_callback: Which of the trainer's callbacks take part.
 
     Raises:
         MisconfigurationException: If the module holds something that cannot be copied, or an
-            optimizer trains what is not the module's.
+            optimizer trains parameters that the module does not have.
 
     Example:
         >>> import torch

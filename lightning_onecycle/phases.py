@@ -136,12 +136,12 @@ class Schedule:
 
         A phase takes its fraction of the points, rounded, and the last phase takes the rest. A
         phase that starts with the value the one before ended with shares that point with it, as
-        torch's ``OneCycleLR`` does, so no value is held for two steps. Every phase keeps a point
-        of its own where there are enough of them: a peak is met in the shortest run. A phase of a
-        single point takes its start value.
+        torch's ``OneCycleLR`` does, so no value lasts two steps. If there are enough points, every
+        phase keeps at least one: the peak is reached in the shortest run. A phase of a single point
+        takes its start value.
 
-        Neither rounding nor shared points add up over many phases: a jump falls on its fraction
-        of the run, rounded, and a joint at most two steps before it.
+        Rounding and shared points do not add up over many phases: a jump falls on its fraction of
+        the run, rounded, and a joint at most two steps before it.
 
         Args:
             total_steps: Optimizer steps in the run, at least 1.

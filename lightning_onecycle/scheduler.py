@@ -31,13 +31,13 @@ class ScheduleLR(LRScheduler):
 
     The position is the number of optimizer steps *taken*: a hook on ``optimizer.step`` counts them
     and writes the values for the next one, so a step that ``GradScaler`` skips does not count.
-    `step` does nothing, and may be called as often as a training loop likes.
+    `step` does nothing, and may be called any number of times.
 
-    Tensors are filled in place, so that a compiled step sees them and is not compiled again. A
-    wrapper without hooks of its own is counted through the optimizer that it wraps.
+    Tensors are filled in place, so that a compiled step sees them and is not compiled again. The
+    steps of a wrapper without hooks are counted at the optimizer that it wraps.
 
-    One writer per optimizer: a second `ScheduleLR` takes over from the first, with its peaks, and
-    this one stops when another scheduler is built on its optimizer (as Lightning's SWA does).
+    An optimizer has one writer: a second `ScheduleLR` takes over from the first, with its peaks. A
+    `ScheduleLR` stops when another scheduler is built on its optimizer (as Lightning's SWA does).
 
     Args:
         optimizer: Whose parameter groups are written.
@@ -87,8 +87,8 @@ class ScheduleLR(LRScheduler):
         self._writer = Writer(self._hooked, optimizer, schedule, total_steps, max_lr)
         if isinstance(self._hooked, Rprop):
             rank_zero_warn(
-                "Rprop reads its learning rate once, at the first step, and then finds step sizes"
-                " of its own: a schedule does not reach it."
+                "Rprop reads its learning rate once, at the first step, and then adapts its own"
+                " step sizes: a schedule has no effect."
             )
 
     # ---- what a torch scheduler has ---------------------------------------------------------

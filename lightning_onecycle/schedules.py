@@ -112,7 +112,7 @@ def triangular(
     r"""Cyclical learning rates: Smith, arXiv:1506.01186, section 3.
 
     Each cycle climbs linearly from :math:`b = 1 / \text{div\_factor}` to the peak and comes back in
-    as many steps. The modes differ in what becomes of the bounds:
+    as many steps. The modes differ in the bounds:
 
     - ``"triangular"``: every cycle is the same.
     - ``"triangular2"``: the amplitude, peak less :math:`b`, is halved after each cycle.

@@ -259,9 +259,9 @@ def test_asgd_uses_the_lr_of_the_step_before():
 
 def test_rprop_reads_its_lr_once_and_says_so():
     kind = partial(torch.optim.Rprop, lr=0.05)
-    with pytest.warns(UserWarning, match="a schedule does not reach it"):
+    with pytest.warns(UserWarning, match="a schedule has no effect"):
         scheduled = lr_in_use(kind, MOVING)
-    with pytest.warns(UserWarning, match="a schedule does not reach it"):
+    with pytest.warns(UserWarning, match="a schedule has no effect"):
         constantly = lr_in_use(partial(kind, lr=0.1 * 0.05), constant())
     assert scheduled == pytest.approx(constantly)
 

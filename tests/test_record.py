@@ -191,7 +191,7 @@ def test_a_damaged_result_does_not_stand_in_the_way(tmp_path):
     path = tmp_path / "result.json"
     train(path, ModelCheckpoint(tmp_path, save_last=True), max_epochs=1)
     path.write_text('{"steps": 5, "met')
-    with pytest.warns(UserWarning, match="cannot be read and is written anew"):
+    with pytest.warns(UserWarning, match="cannot be read and is replaced"):
         train(path, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
     assert read(path)["steps"] == 10
 

@@ -203,7 +203,7 @@ REFUSED = {
         {"module": validates("acc"), "find": VALIDATION},
     ),
     "two validation losses": (
-        "Which is the validation loss: a_loss, b_loss",
+        "Several losses are logged: a_loss, b_loss",
         {"module": validates("a_loss", "b_loss"), "find": VALIDATION},
     ),
     "a lock": ("its attribute held cannot be", {"module": holds(lambda m: threading.Lock())}),

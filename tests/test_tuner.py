@@ -534,7 +534,7 @@ def test_logged_validation_loss_is_the_one_of_that_name(names, index):
 
 
 def test_logged_validation_losses_of_which_none_is_it_are_refused():
-    with pytest.raises(MisconfigurationException, match="validation loss: a_loss, l2_loss"):
+    with pytest.raises(MisconfigurationException, match="losses are logged: a_loss, l2_loss"):
         validate(LogsAll(["l2_loss", "a_loss"]))
 
 

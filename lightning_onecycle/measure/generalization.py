@@ -39,12 +39,12 @@ def onset(train: Sequence[float], val: Sequence[float], rise: float = 0.01) -> i
     .. math::
         GL = \frac{E_\text{val}(T)}{\min_t E_\text{val}(t)} - 1
 
-    A validation loss that jumps about while the learning rate is large has its lowest value there
-    only by chance; the end, at a small rate, decides whether it rose.
+    At a large learning rate the validation loss is noisy, and may have its lowest value there by
+    chance. Whether it has risen is decided by its value at the end, at a small rate.
 
     Args:
         train: Training loss of each epoch.
-        val: Validation loss of each epoch, as many.
+        val: Validation loss of each epoch, of the same length.
         rise: Of the validation loss, >= 0.
 
     Returns:

@@ -27,10 +27,10 @@ def box_sharpness(
         \phi = 100\,\frac{\max_{y \in C_\epsilon} f(x + Ay) - f(x)}{1 + f(x)}, \quad
         C_\epsilon = \{y : |y_i| \le \epsilon (|(A^+ x)_i| + 1)\}
 
-    (Keskar et al., arXiv:1609.04836, metric 2.1). The paper goes uphill by ten iterations of
-    L-BFGS-B; here it is as many of ``torch.optim.Rprop``, held in the box, and the highest point on
-    the way counts. Both find a local maximum. The way begins a thousandth of the box's width off
-    the centre, where a minimum has no slope.
+    (Keskar et al., arXiv:1609.04836, metric 2.1). The paper takes ten iterations of L-BFGS-B
+    uphill. This function takes ten of ``torch.optim.Rprop``, keeps them in the box, and returns the
+    highest point. Both find a local maximum. The first point is a thousandth of the box's width off
+    the centre, because a minimum has no slope.
 
     Args:
         loss_and_gradient: From weights, shape (n,), to the loss and its gradient, shape (n,).

@@ -30,11 +30,11 @@ class NoiseScale(NamedTuple):
 
     @property
     def value(self) -> float:
-        r"""The simple noise scale, in samples; infinite where no gradient stands out of the noise.
+        r"""The simple noise scale, in samples; infinite where the noise hides the gradient.
 
         :math:`\mathcal{B}_\text{simple} = \mathrm{tr}\,\Sigma / |G|^2` (McCandlish et al.,
-        arXiv:1812.06162, section 2.2). Batches far below it gain from being made larger, and
-        batches far above it do not.
+        arXiv:1812.06162, section 2.2). A larger batch size helps far below it, and does not far
+        above it.
         """
         return self.trace / self.grad_sq if self.grad_sq > 0 else math.inf
 
@@ -53,7 +53,7 @@ def simple_noise_scale(
                            {B_\text{big} - B_\text{small}}
 
     (McCandlish et al., arXiv:1812.06162, appendix A.1). A single estimate is noisy, and either may
-    be negative. The ratio of two averages is what counts, not the average of ratios.
+    be negative: average both, and then take the ratio.
 
     Args:
         small_sq: Squared norm of the mean gradient over the small batch, or a mean of such.

@@ -36,15 +36,15 @@ class Sharpness(Measurement):
     - ``measure/sharpness_subspace``: the same in a random subspace, if asked for
     - ``measure/hessian_eigenvalue``: the largest eigenvalue of the Hessian (`top_eigenvalue`)
 
-    It is the loss that ``training_step`` returns on a copy of the module, in evaluation mode
-    (without dropout, with the running statistics of batch normalization), in the precision of the
-    weights, over the last batches of the training and over all devices. It is measured at the end
-    of the training too, on its last batches. The run itself is the same with it and without it.
+    The loss is what ``training_step`` returns on a copy of the module, in evaluation mode (without
+    dropout, with the running statistics of batch normalization), in the precision of the weights,
+    over the last batches of the training and all devices. It is also measured at the end of the
+    training. The run is identical with and without this callback.
 
     One measurement costs some tens of training steps: ``iterations + 2`` forward and backward
     passes for the box, and up to 20 backward passes through the gradient for the eigenvalue.
-    Neither is invariant to a change of parameters that leaves the network's function alone (Dinh
-    et al., arXiv:1703.04933).
+    Both change under reparametrizations that do not change the network's function (Dinh et al.,
+    arXiv:1703.04933).
 
     Args:
         every_n_steps: Optimizer steps from one measurement to the next, at least 1.
@@ -87,9 +87,8 @@ class Sharpness(Measurement):
         super().check(trainer, pl_module)
         if trainer.precision not in _PRECISIONS:
             raise MisconfigurationException(
-                "Sharpness needs weights in full precision, which a box of a thousandth can be"
-                f" laid around: precision must be one of {', '.join(_PRECISIONS)}, got"
-                f" {trainer.precision}."
+                "Sharpness needs weights in full precision, because it moves them by a thousandth:"
+                f" precision must be one of {', '.join(_PRECISIONS)}, got {trainer.precision}."
             )
 
     def on_train_batch_start(

@@ -41,15 +41,15 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class LRCurve:
-    """What an LR range test measured, and what can be read off it.
+    """The losses of an LR range test, and the peaks that they suggest.
 
-    The losses are kept as they were measured. Whatever smooths them does so afterwards.
+    The losses are not smoothed. The methods smooth them when they read the curve.
 
     Args:
         lrs: The learning rate of each optimizer step, > 0 and rising. With several param groups it
             is the largest group's.
-        losses: The training loss of each step. NaN and infinities are allowed, and left out of
-            what is read off the curve.
+        losses: The training loss of each step. NaN and infinities are allowed. The
+            methods leave them out.
         conditions: What the test ran under, or None if it is not known.
         stopped: Why the test ended. Empty if it is not known.
         mode: How the rates rise, ``"exponential"`` or ``"linear"``.
@@ -169,14 +169,14 @@ class LRCurve:
     def suggest(self, method: Method | Rule = "max_lr") -> Suggestion:
         """Read a learning rate off the curve, and say how.
 
-        All methods look at the smoothed losses. A curve that does not fall by more than its own
-        noise explains shows nothing, and then no method but a function of yours is asked.
+        All methods read the smoothed losses. If the curve does not fall by more than its noise,
+        only a function of your own is called, and the other methods suggest nothing.
 
         Args:
             method: ``"max_lr"``, the peak for a 1cycle training: a quarter of the rate where half
                 of the fall is lost again, at most the rate at the minimum
-                (`lightning_onecycle.range_test.suggest.one_cycle_peak`), or a decade
-                behind the beginning of a minimum that is wider. ``"steepest"``: where the loss
+                (`lightning_onecycle.range_test.suggest.one_cycle_peak`). If the minimum is wider
+                than a decade, a decade above its start. ``"steepest"``: where the loss
                 falls fastest over log10 of the rate. ``"valley"``, ``"slide"`` and ``"minimum"``
                 (a tenth of the rate at the minimum): fastai's. Or a function of the rates and the
                 smoothed losses, two lists of the finite points, that returns a rate or None.

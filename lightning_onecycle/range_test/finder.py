@@ -34,35 +34,34 @@ _NOT_IN_THE_CHECKPOINT = (
 class LRFinder(Callback):
     """Find the peak by a range test at the start of a fit, and train with it.
 
-    The test runs as `Tuner.lr_find` does, before anything of the fit has happened. The peak that it
-    suggests is the ``max_lr`` of the trainer's `ScheduleCallback` for as long as the fit lasts, and
-    the training is that of a run that was given this ``max_lr``.
+    The test runs as `Tuner.lr_find` does, before the fit begins. During the fit its peak is the
+    ``max_lr`` of the trainer's `ScheduleCallback`. The training is identical to one with this
+    ``max_lr``.
 
-    There is one test for each module. A later fit of the same module keeps the peak, if it trains
-    under the same conditions, and a resumed fit takes it from its checkpoint. With a ``curve``
-    nothing is run: its peak is taken, if it was measured under the conditions of this training.
-    With a ``search`` of a cost, short trainings follow the test, as in `Tuner.search`.
+    Each module has one test. A later fit of the same module keeps the peak if the conditions are
+    the same, and a resumed fit takes it from its checkpoint. With a ``curve`` there is no test: its
+    peak is taken if it was measured under the conditions of this training. With a ``search`` of a
+    cost, short trainings follow the test, as in `Tuner.search`.
 
     Args:
         curve: A curve, a search, or the path of a saved one. None: run a test.
         search: What a search may cost, as a fraction of the training. Or a search or its path, the
             same as ``curve``.
         method: How to read the peak off the curve, see `LRCurve.suggest`.
-        if_none: What to do where the curve suggests no peak: ``"raise"``, or ``"keep"``, which
-            warns and trains at the peak that the schedule has without a finder, the optimizer's
-            own ``lr`` or the ``max_lr`` of the `ScheduleCallback`.
+        if_none: What to do if the curve suggests no peak. ``"raise"``: raise an error. ``"keep"``:
+            warn, and train at the ``max_lr`` of the `ScheduleCallback` or the optimizer's ``lr``.
         allow_differences: Whether to train with the peak of a curve from other conditions.
         **lr_find_arguments: ``min_lr``, ``max_lr``, ``num_training``, ``mode``,
             ``early_stop_threshold``, ``val_batches``, as `Tuner.lr_find` takes them.
 
     Attributes:
-        found: The last curve or search, from the start of a fit on; None where the peak is a
-            checkpoint's.
-        max_lr: The peak that was taken from it, or None.
+        found: The last curve or search, from the start of a fit on. None: the peak is that of a
+            checkpoint.
+        max_lr: Its peak, or None.
 
     Raises:
-        MisconfigurationException: At fit start, if there is no one `ScheduleCallback`, the curve
-            suggests no peak, or it was measured under other conditions.
+        MisconfigurationException: At fit start, if there is not exactly one `ScheduleCallback`, the
+            curve suggests no peak, or it was measured under other conditions.
 
     Example:
         >>> from lightning.pytorch import Trainer

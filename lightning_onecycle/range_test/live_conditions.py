@@ -95,17 +95,17 @@ def check_peak(
     *,
     allow_differences: bool = False,
 ) -> list[str]:
-    """Hold the conditions of a range test against those of a training that takes its peak from it.
+    """Compare the conditions of a range test with those of a training that takes its peak.
 
-    The shape of the schedule does not count, only its momentum at the peak. Other versions of the
-    libraries are told, not refused.
+    Of the schedule only the momentum at the peak is compared. Other versions of the libraries give
+    a message and no error.
 
     Args:
         curve: The range test's, or a search.
         trainer: As for `conditions_of`.
         model: As for `conditions_of`.
         schedule: What is trained with.
-        allow_differences: Whether to warn where it would refuse.
+        allow_differences: Whether to warn instead of raising an error.
 
     Returns:
         A line for each difference.

@@ -47,7 +47,7 @@ def logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
             return found[name]
     if len(found) > 1:
         raise MisconfigurationException(
-            f"Which is the validation loss: {', '.join(sorted(found))}? Let validation_step return"
+            f"Several losses are logged: {', '.join(sorted(found))}. Let validation_step return"
             " it, or log it as val_loss."
         )
     return next(iter(found.values()), [])

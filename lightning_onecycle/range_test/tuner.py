@@ -141,14 +141,14 @@ class Tuner:
     ) -> Search:
         """Find the peak by a range test and short trainings, and leave everything as it was.
 
-        A short training is the training to come, under its schedule laid over at most a quarter of
-        its steps. The first one has the peak that the range test suggests. The next ones have half
+        A short training is the training to come with its schedule over at most a quarter of its
+        steps. The first one has the peak that the range test suggests. The next ones have half
         a decade less each as long as the lowest is the best, or half a decade more where the
         highest is clearly the best. Then the gaps around the best are halved. All begin with the
         same weights and see the same data in the same order, so their losses are compared batch by
         batch. They are judged by the validation loss, or by the training loss at the end of the
-        cycle where there is none. One that diverges is given up, and one that cannot win after half
-        of its steps. See `Search.suggest` for what is suggested.
+        cycle where there is none. One that diverges is stopped, and one that cannot win is stopped
+        after half of its steps. See `Search.suggest` for what is suggested.
 
         Args:
             model: What is trained. The search runs on copies.
@@ -169,7 +169,7 @@ class Tuner:
                 the effective rate, and also at the same peak if the cost allows it.
             schedule: What the peak is for. None: that of the trainer's `ScheduleCallback`, or of
                 the scheduler that ``configure_optimizers`` returns, or else `one_cycle`.
-            file: Where the search is saved after each of its parts. It goes on with what is there.
+            file: Where the search is saved after each of its parts. A saved search is continued.
             **lr_find_arguments: ``min_lr``, ``max_lr``, ``num_training``, ``mode``,
                 ``early_stop_threshold``, ``val_batches``, as `lr_find` takes them, for the range
                 test.
@@ -247,7 +247,7 @@ class Tuner:
         if any(isinstance(c, ShortFit) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise MisconfigurationException(
                 "lr_find was called inside a range test, by a callback or hook that takes part in"
-                " it: have it look whether trainer.callbacks has a RangeTest, and do nothing then."
+                " it: let it do nothing while trainer.callbacks has a RangeTest."
             )
         strategy = self.trainer.strategy
         if strategy.restore_checkpoint_after_setup and strategy.lightning_module is model:

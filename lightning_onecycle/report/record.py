@@ -34,23 +34,23 @@ CUT = "cut short"
 class RunRecord(Callback):
     """Keep ``result.json`` up to date during a run.
 
-    It is written when training starts, after each epoch, after testing and at the end, whatever
-    the end is. Until the run has ended otherwise it says ``"interrupted"``, which is then what a
-    killed run leaves. List this callback behind the `ScheduleCallback` that it reads.
+    It is written when training starts, after each epoch, after testing and at the end. Until the
+    end its status is ``"interrupted"``, so that is the status of a killed run. List this callback
+    after the `ScheduleCallback` that it reads.
 
-    A run whose validation loss is not finite at its end is ``"diverged"``. One that was stopped
-    before its cycle was complete, as by ``max_time`` or ``EarlyStopping``, is ``"completed"`` and
+    A run whose validation loss is not finite at its end is ``"diverged"``. A run that ends before
+    its cycle is complete, for example by ``max_time`` or ``EarlyStopping``, is ``"completed"`` and
     has a ``reason``.
 
-    The file holds the facts as given, ``total_steps``, ``steps`` (taken by the optimizer),
-    ``max_lr``, ``world_size``, ``effective_batch_size``, ``epochs``, ``fit_seconds`` (validation
-    included, over all resumed parts), ``steps_per_second``, ``status``, ``reason`` and ``metrics``,
-    among them what `GradientNoiseScale` and `Sharpness` measured last. What is not finite or not
-    known is null; so are the batch sizes of a run with a `BatchSizeSchedule`, which has no one of
-    them.
+    The file has the facts as given, ``total_steps``, ``steps`` (taken by the optimizer),
+    ``max_lr``, ``world_size``, ``effective_batch_size``, ``epochs``, ``fit_seconds`` (with
+    validation, over all resumed parts), ``steps_per_second``, ``status``, ``reason`` and
+    ``metrics``. The metrics include the last values of `GradientNoiseScale` and `Sharpness`. Values
+    that are not finite or not known are null, and so are the batch sizes of a run with a
+    `BatchSizeSchedule`.
 
     Args:
-        path: The file. Written by rank 0 alone, and never half.
+        path: The file. Rank 0 writes it, always as a whole.
         **facts: What identifies the run: ``schedule``, ``seed``, ``batch_size`` (per device).
 
     Example:
@@ -91,7 +91,7 @@ class RunRecord(Callback):
             try:
                 self.result = json.loads(self.path.read_text())
             except (ValueError, RecursionError) as error:
-                rank_zero_warn(f"{self.path} cannot be read and is written anew: {error}")
+                rank_zero_warn(f"{self.path} cannot be read and is replaced: {error}")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run has begun."""

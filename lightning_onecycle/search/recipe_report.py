@@ -102,7 +102,9 @@ def rows(search: Search) -> list[Row]:
 
 def _recipe_of(search: Search) -> Recipe:
     if search.recipe is None:
-        raise ValueError("search must have a recipe, got one over peaks alone: print it")
+        raise ValueError(
+            "search must have a recipe, got one over peaks alone: print(search) shows it"
+        )
     return search.recipe
 
 

@@ -6,10 +6,9 @@ Decorate the function that ``hydra.main`` runs, and list `Sweep` under ``hydra.c
     @sweep.job()
     def main(cfg): ...
 
-In a single run nothing changes. In a sweep each job has a process of its own, so that one that is
-killed, runs out of memory or leaves a process group behind costs no other. A job that is complete
-is not run again, one that has left a checkpoint goes on from it, and the table of the sweep is
-written as jobs end.
+In a single run nothing changes. In a sweep each job has its own process: a job that is killed or
+runs out of memory does not affect the others. Complete jobs are not run again, interrupted jobs
+continue from their checkpoints, and the table of the sweep is written whenever a job ends.
 """
 
 from lightning_onecycle.sweep.callback import Sweep

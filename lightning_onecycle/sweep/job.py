@@ -50,26 +50,26 @@ _SECONDS_BETWEEN_PICTURES = 30.0
 
 
 def job(*, share: Task | None = None) -> Callable[[Task], Task]:
-    """Make the function that ``hydra.main`` runs one that can be a job of a sweep.
+    """Let the function that ``hydra.main`` runs be a job of a sweep.
 
-    A job that trains on one device runs in a fork of the sweep's process. Any other runs as the
-    single run that it stands for: Lightning starts further ranks by repeating the command line, and
-    that of a sweep would be the whole sweep again. Where a launcher of clusters has started a
-    process for each job, or for each rank, it runs in there.
+    A job that trains on one device runs in a fork of the sweep's process. Any other job runs as a
+    command of its own: Lightning starts further ranks by repeating the command line, and that of a
+    sweep would start the whole sweep again. If the launcher of a cluster has started a process for
+    each job, or for each rank, the job runs there.
 
-    What is read off a job's directory is ``result.json``, as `lightning_onecycle.RunRecord` writes
-    it, and ``checkpoints/last.ckpt``. To go on from the latter, the configuration needs a key
-    ``resume``: it is set to the directory.
+    A job's directory has ``result.json``, as `lightning_onecycle.RunRecord` writes it, and
+    ``checkpoints/last.ckpt``. To continue from the checkpoint, the configuration needs a key
+    ``resume``, which is set to the directory.
 
     Args:
-        share: Called with the configuration of each job before the fork, to fill caches that all
-            forks then have: data that are read once, modules that are imported once. What goes
-            wrong in it is left for the job to find.
+        share: Called with the configuration of each job before the fork, to fill caches for all
+            forks: data that are read once, modules that are imported once. Its errors are ignored,
+            because the job meets them again.
 
     Returns:
-        A decorator. What it returns gives, in a sweep, the metric ``val/acc`` of ``result.json`` to
-        a sweeper that searches, None for a job that has diverged, and raises `JobFailed` for one
-        that has failed.
+        A decorator. In a sweep the decorated function returns the metric ``val/acc`` of
+        ``result.json`` for the sweeper, or None if the job has diverged. It raises `JobFailed` if
+        the job has failed.
     """
 
     def decorate(task: Task) -> Task:
