@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from conftest import quiet_trainer, two_processes
 from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_decay
 from lightning_onecycle.search import Probe
-from lightning_onecycle.search.plan import anchor, next_peak, plan
+from lightning_onecycle.search.plan import anchor, next_peak, plan, rounds
 from lightning_onecycle.search.probe import is_clearly_larger
 from test_isolation import CASES, build, fit
 
@@ -98,19 +98,29 @@ def search(module=None, validation=True, cost=1.0, epochs=5, trainer=None, **arg
 
 
 @pytest.mark.parametrize("total", [8, 40, 57, 100, 333, 1000, 20_000])
-@pytest.mark.parametrize("cost", [0.05, 0.3, 0.5, 0.8, 1.0, 2.0])
+@pytest.mark.parametrize("cost", [0.05, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 3.0, 4.0, 7.3])
 def test_a_plan_stays_within_its_budget(total, cost):
     budget = int(cost * total)
-    steps, probes, length = plan(total, budget)
-    assert steps + probes * length <= budget
-    assert probes != 1
-    assert length == 0 or total / 8 <= length <= total / 4
-    assert steps <= 300
+    steps, planned = plan(total, budget)
+    assert steps + sum(length * probes for length, probes in planned) <= budget
+    assert 0 <= steps <= 300
+    assert all(probes >= 2 for _, probes in planned)
+    if planned:
+        assert total / 8 <= planned[0].length <= total / 4
+        assert [of.length for of in planned[1:]] == [total // 2, total][: len(planned) - 1]
 
 
-def test_a_plan_has_three_probes_of_a_quarter_where_the_cost_is_that_of_the_training():
-    assert plan(1000, 1000) == (200, 3, 250)
-    assert plan(400, 400) == (100, 3, 100)
+def test_a_plan_has_longer_trainings_where_the_cost_allows_two_of_them():
+    assert plan(1000, 1000) == (250, ((250, 3),))
+    assert plan(400, 400) == (100, ((100, 3),))
+    assert plan(400, 780) == (180, ((100, 6),))
+    assert plan(400, 800) == (100, ((100, 3), (200, 2)))
+    assert plan(400, 1600) == (100, ((100, 3), (200, 2), (400, 2)))
+
+
+def test_rounds_keep_the_length_that_the_first_probes_had():
+    assert rounds(1000, 1900, length=187) == ((187, 3), (500, 2))
+    assert rounds(1000, 700, length=187) == ((187, 3),)
 
 
 def made(lr, loss, noise=0.0, stopped="completed"):
@@ -166,8 +176,8 @@ def test_the_peak_falls_with_the_length_of_the_training():
 
 def test_the_peak_falls_further_where_the_training_over_fits():
     # The training loss falls by 1.0, from 2.0 to 1.0 in the last tenth of the steps.
-    losses = (2.0,) * 4 + (1.5,) * 42 + (1.0,) * 5
-    probes = [Probe(1.0, loss, 51, "completed", losses, scores=(loss,) * 8) for loss in (1.1, 1.3)]
+    losses = (2.0,) * 4 + (1.5,) * 41 + (1.0,) * 5
+    probes = [Probe(1.0, loss, 50, "completed", losses, scores=(loss,) * 8) for loss in (1.1, 1.3)]
     assert probes[0].over_fit == pytest.approx(0.1)
     assert answer(probes[0], total=200).lr == pytest.approx(4**-0.6)
     assert answer(probes[1], total=200).lr == pytest.approx(1 / 4)
@@ -188,7 +198,7 @@ QUARTER = 4**-0.1
 def part_of(search):
     """What the peak of the training is, as a part of that of the search's short trainings."""
     power = min(0.1 + 5 * search.best.over_fit, 1.0)
-    return (search.probe_steps / search.total_steps) ** power
+    return (search.best.length / search.total_steps) ** power
 
 
 def trained(lr, loss, noise=0.0, pairs=8):
@@ -201,8 +211,8 @@ def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
     within = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.01, -0.2), trained(0.1, 1.2, -0.2))
     assert within.lr == 0.3
     assert within.reason == (
-        "1 of 0.3, for the training is longer; whose validation loss, 1.01, is as good as the"
-        " lowest, 1 at 1, of 3 short trainings"
+        "0.3; whose validation loss, 1.01, is as good as the lowest, 1 at 1, of 3 trainings of 50"
+        " steps"
     )
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.03, -0.2)).lr == 1.0
 
@@ -256,6 +266,27 @@ def test_a_search_spends_no_more_than_its_cost(cost):
     found, seen = search(cost=cost)
     assert found.steps == len(seen.lrs) <= cost * 100
     assert len(found.probes) >= (2 if cost > 0.5 else 0)
+
+
+def test_a_search_with_more_to_spend_goes_on_with_longer_trainings_from_its_peak(tmp_path):
+    file = tmp_path / "search.json"
+    short, _ = search(file=file)
+    found, seen = search(file=file, cost=4.0)
+    assert found.probes[:3] == short.probes
+    assert found.steps == short.steps + len(seen.lrs) <= 400
+    assert [probe.length for probe in found.probes] == [25] * 3 + [50] * 2 + [100] * 2
+    half, whole = found.probes[3:5], found.probes[5:]
+    assert half[0].lr == pytest.approx(short.first.lr * 2 ** -min(0.1 + 5 * short.best.over_fit, 1))
+    assert half[1].lr == pytest.approx(half[0].lr / math.sqrt(10))
+    best = min(half, key=lambda probe: probe.loss)
+    assert whole[0].lr == pytest.approx(best.lr * 2 ** -min(0.1 + 5 * best.over_fit, 1))
+    assert found.last_round == whole
+    assert found.suggestion() in [probe.lr for probe in whole]
+    assert " after 25 steps: " in str(found)
+    assert "; after 100 steps: " in str(found)
+    at_once, _ = search(cost=4.0)
+    assert [probe.length for probe in at_once.probes] == [25] * 3 + [50] * 2 + [100] * 2
+    assert Search.load(file) == found
 
 
 def test_where_the_cost_is_too_small_the_peak_is_that_of_the_range_test_and_says_so():
@@ -374,7 +405,7 @@ class Breaks(Returns):
 
 
 def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
-    found, seen = search(Breaks(), cost=2.5)
+    found, seen = search(Breaks(), cost=2.5, num_training=62)
     first, second, *_ = found.probes
     assert first.stopped.startswith("loss not finite at lr")
     assert not first.is_complete
@@ -542,9 +573,9 @@ def test_a_search_is_what_it_was_after_a_way_through_its_file(tmp_path):
 def test_a_search_prints_as_one_line():
     curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
     probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
-    assert str(Search(curve, probes, 1000, 250, 1.0, 1300)) == (
-        "Search: peak 0.0871 (validation losses: loss not finite at 0.3, 0.25 at 0.1),"
-        " 1,300 steps for 1,000"
+    assert str(Search(curve, probes, 100, 50, 1.0, 1300)) == (
+        "Search: peak 0.0933 (validation losses after 50 steps: loss not finite at 0.3, 0.25 at"
+        " 0.1), 1,300 steps for 100"
     )
 
 
@@ -556,9 +587,9 @@ def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak()
         made(0.3, 0.5),
         made(0.1, 0.2),
     )
-    (ax,) = Search(curve, probes, 1000, 250).plot().axes
+    (ax,) = Search(curve, probes, 200, 50).plot().axes
     lines = {line.get_label(): [list(xy) for xy in line.get_xydata()] for line in ax.get_lines()}
-    assert lines["validation loss of a short training"] == [[0.1, 0.2], [0.3, 0.5]]
+    assert lines["validation loss after 50 steps"] == [[0.1, 0.2], [0.3, 0.5]]
     assert [x for x, _ in lines["given up"]] == [3.0]
     assert "training loss, smoothed" in lines
     assert "peak 0.0871" in [text.get_text() for text in ax.texts]
@@ -614,7 +645,7 @@ def test_a_search_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, c
     (line,) = [line for line in said() if line.startswith("The search costs")]
     assert line == (
         "The search costs at most 0.8 of the training: 80 of 100 steps. A range test takes up to"
-        " 20, then about 3 short trainings of 20 each."
+        " 20, then about 3 short trainings of 20."
     )
     assert "search" in capsys.readouterr().err
 

@@ -1,6 +1,6 @@
 """Smith's recipe against Optuna over the same three things: peak, weight decay and momentum.
 
-    python -m experiments.benchmarks.recipe run      # about half an hour of one core
+    python -m experiments.benchmarks.recipe run      # about an hour of one core
     python -m experiments.benchmarks.recipe table    # recipe.md and recipe.png
 
 A half of each task's validation set chooses, for all methods, and the other half tests what was
@@ -34,7 +34,8 @@ ROWS = RESULTS / "recipe.jsonl"
 NAMES = (
     "fashion-angles-sgd", "fashion-inpainting-sgd", "fashion-autoencoder-adamw",
     "digits-margin-sgd", "diabetes-mlp-adamw", "cancer-mlp-nadam", "wine-mlp-sgd",
-    "voters-mlp-adamw",
+    "voters-mlp-adamw", "help-transformer-adamw", "code-tags-adamw", "fashion-factors-adam",
+    "digits-points-adam",
 )  # fmt: skip
 CHOSEN_TASKS = tuple(task for task in TASKS if task.name in NAMES)
 SEEDS = (10, 11, 12)

@@ -148,7 +148,9 @@ class Tuner:
         same weights and see the same data in the same order, so their losses are compared batch by
         batch. They are judged by the validation loss, or by the training loss at the end of the
         cycle where there is none. One that diverges is stopped, and one that cannot win is stopped
-        after half of its steps. See `Search.suggest` for what is suggested.
+        after half of its steps. A cost of 2 adds two trainings of half of the steps, and a cost of
+        4 two whole ones: they begin at the peak that is suggested so far, and decide. See
+        `Search.suggest` for what is suggested.
 
         Args:
             model: What is trained. The search runs on copies.

@@ -118,6 +118,7 @@ class ProbeFit(ShortFit):
             scores=tuple(self.scores),
             weight_decay=self.weight_decay,
             momentum=self.momentum,
+            length=self.num_training,
         )
 
     # ---- when it is judged --------------------------------------------------------------------

@@ -16,25 +16,34 @@ STEP = math.sqrt(10.0)
 _FINEST = 10.0**0.2
 """Peaks that are closer together than this are not told apart."""
 _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
-"""Lengths of a probe, as fractions of the training."""
+"""Lengths of a probe of the first round, as fractions of the training."""
+_FIRST, _LONGER = 3, (1 / 2, 1.0)
+"""How many probes the first round has, and how long those of the next rounds are."""
 _FEWEST_STEPS = 10
 _FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
 """Powers of the length with which the best peak falls: of any training, and for over-fitting."""
 
 
+class Round(NamedTuple):
+    """How many probes there are of one length."""
+
+    length: int
+    probes: int
+
+
 class Plan(NamedTuple):
-    """How many steps the range test has, how many probes there are, and how many steps of each."""
+    """How many steps the range test has, and the rounds of probes after it."""
 
     range_test: int
-    probes: int
-    length: int
+    rounds: tuple[Round, ...]
 
 
 def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan:
     """Plan a search.
 
-    The range test has a fifth of the budget, or a quarter where that is fewer than 100 steps, and
-    300 steps at most. Where no probes fit in beside it, it has all of the budget.
+    The range test has what the rounds leave over, 300 steps at most. It has a fifth of the budget
+    at least, or a quarter where that is fewer than 100 steps; of a budget above the training, that
+    of the training. Where no probes fit in beside it, it has all of the budget.
 
     Args:
         total_steps: Optimizer steps of the training.
@@ -46,15 +55,53 @@ def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan
 
     Example:
         >>> plan(1000, 1000)
-        Plan(range_test=200, probes=3, length=250)
+        Plan(range_test=250, rounds=(Round(length=250, probes=3),))
+        >>> plan(1000, 2000)
+        Plan(range_test=250, rounds=(Round(length=250, probes=3), Round(length=500, probes=2)))
         >>> plan(1000, 200)
-        Plan(range_test=200, probes=0, length=0)
+        Plan(range_test=200, rounds=())
     """
-    steps = num_training or min(300, max(budget // 5, min(100, budget // 4)))
-    probes, length = probe_steps(total_steps, budget - steps)
-    if not probes and num_training is None:
-        steps = min(300, budget)
-    return Plan(steps, probes, length)
+    base = min(total_steps, budget)
+    steps = num_training or min(300, max(base // 5, min(100, base // 4)))
+    planned = rounds(total_steps, budget - steps)
+    if num_training is None:
+        steps = min(300, budget - sum(of.length * of.probes for of in planned))
+    return Plan(steps, planned)
+
+
+def rounds(total_steps: int, left: int, length: int = 0) -> tuple[Round, ...]:
+    """Return the rounds of probes, each longer than the one before.
+
+    More probes of a quarter of the training hardly make the answer better: a longer training has
+    another best peak. So three of them are followed by two of a half, and these by two whole
+    trainings, as far as the budget goes. The last round has the rest of it.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        left: Steps that may be spent on them.
+        length: Steps of the probes of the first round. 0: see `probe_steps`.
+
+    Example:
+        >>> rounds(1000, 4800)
+        (Round(length=250, probes=3), Round(length=500, probes=2), Round(length=1000, probes=3))
+        >>> rounds(1000, 1300), rounds(1000, 200)
+        ((Round(length=250, probes=5),), ())
+    """
+    found: list[Round] = []
+    first = (length, _FIRST) if length else _first_round(total_steps, left)
+    for steps, count in (first, *((int(total_steps * part), 2) for part in _LONGER)):
+        if not steps or left < steps * count:
+            break
+        found.append(Round(steps, count))
+        left -= steps * count
+    if found:
+        found[-1] = Round(found[-1].length, found[-1].probes + left // found[-1].length)
+    return tuple(found)
+
+
+def _first_round(total_steps: int, left: int) -> tuple[int, int]:
+    count, length = probe_steps(total_steps, left)
+    return length, min(count, _FIRST)
 
 
 def probe_steps(total_steps: int, left: int) -> tuple[int, int]:

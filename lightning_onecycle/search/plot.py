@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_onecycle.plots import GREY, PALETTE, new_axes
 from lightning_onecycle.range_test.plot import dress_legend, plot_lr_curve
+from lightning_onecycle.search.probe import of_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +20,8 @@ _VERMILION, _GREEN = PALETTE[1], PALETTE[2]
 def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) -> Axes:
     """Draw the curve of the range test, and over it what each short training came to.
 
-    A filled point is the loss of a short training at its peak. A cross at the upper end is one that
-    was given up.
+    A filled point is the loss of a short training at its peak; those of a length are connected. A
+    cross at the upper end is one that was given up.
 
     Args:
         search: What to draw.
@@ -39,16 +40,19 @@ def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) ->
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
         >>> ax = plot_search(Search(curve, (Probe(0.1, 0.5, 50, "completed"),)))
         >>> ax.get_legend().get_texts()[-1].get_text()
-        'validation loss of a short training'
+        'validation loss after 50 steps'
     """
     ax = plot_lr_curve(search.curve, ax=new_axes() if ax is None else ax)
-    complete = sorted((probe.lr, probe.loss) for probe in search.probes if probe.is_complete)
+    complete = [probe for probe in search.probes if probe.is_complete]
     given_up = [probe.lr for probe in search.probes if not probe.is_complete]
     marks: dict[str, Any] = {"color": _GREEN, "markersize": 8, "zorder": 4}
+    for marker, length in zip("osD", sorted({probe.length for probe in complete}), strict=False):
+        points = sorted((probe.lr, probe.loss) for probe in of_length(complete, length))
+        label = f"{search.judged_by} after {length:,} steps"
+        style = {"linewidth": 1.2, "markeredgecolor": "white", "label": label, **marks}
+        ax.plot(*zip(*points, strict=True), f"{marker}-", **style)
     if complete:
-        lrs, losses = zip(*complete, strict=True)
-        label = f"{search.judged_by} of a short training"
-        ax.plot(lrs, losses, "o-", linewidth=1.2, markeredgecolor="white", label=label, **marks)
+        losses = [probe.loss for probe in complete]
         low, high = ax.get_ylim()
         margin = 0.06 * (max(high, *losses) - min(low, *losses))
         ax.set_ylim(min(low, min(losses) - margin), max(high, max(losses) + margin))

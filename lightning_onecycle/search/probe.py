@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -34,6 +34,7 @@ class Probe:
             compared in pairs.
         weight_decay: What it was trained with. None: the optimizer's own.
         momentum: At the ends and at the peak of its cycle. None: the schedule's own.
+        length: Optimizer steps of its cycle. 0: those that it took.
 
     Example:
         >>> probe = Probe(lr=0.1, loss=0.5, steps=90, stopped="completed")
@@ -50,11 +51,13 @@ class Probe:
     scores: tuple[float, ...] = ()
     weight_decay: float | None = None
     momentum: tuple[float, float] | None = None
+    length: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", number("lr", self.lr, "> 0", lambda v: v > 0))
         object.__setattr__(self, "loss", float(self.loss))
         object.__setattr__(self, "steps", whole("steps", self.steps, 0))
+        object.__setattr__(self, "length", whole("length", self.length, 0) or self.steps)
         for name in _LOSSES:
             object.__setattr__(self, name, tuple(float(loss) for loss in getattr(self, name)))
         if self.momentum is not None:
@@ -71,7 +74,7 @@ class Probe:
         lists = {name: read_losses(values[name]) for name in _LOSSES}
         plain = {name: values[name] for name in ("lr", "loss", "steps", "stopped")}
         plain |= {name: values.get(name) for name in ("weight_decay", "momentum")}
-        return cls(**plain, **lists)
+        return cls(**plain, **lists, length=values.get("length", 0))
 
     @property
     def is_complete(self) -> bool:
@@ -125,6 +128,23 @@ class Probe:
 
     def _is_near(self, other: Probe) -> bool:
         return self.rank <= other.rank + _SMALL * other.gain
+
+
+def of_length(probes: Iterable[Probe], length: int) -> tuple[Probe, ...]:
+    """Return the probes whose cycles have so many steps: those that can be compared."""
+    return tuple(probe for probe in probes if probe.length == length)
+
+
+def best_of(probes: Iterable[Probe]) -> Probe | None:
+    """Return the complete probe with the lowest loss, or None."""
+    complete = (probe for probe in probes if probe.is_complete)
+    return min(complete, key=lambda probe: probe.loss, default=None)
+
+
+def lowest_as_good(probes: Iterable[Probe], best: Probe) -> Probe:
+    """Return the probe with the lowest peak of those that are as good as the best one."""
+    as_good = (probe for probe in probes if probe.is_as_good_as(best))
+    return min(as_good, key=lambda probe: probe.lr)
 
 
 def last_tenth(losses: Sequence[float], of: int | None = None) -> Sequence[float]:

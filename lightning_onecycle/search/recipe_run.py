@@ -16,7 +16,7 @@ from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit
-from lightning_onecycle.search.plan import part_of_peak
+from lightning_onecycle.search.plan import Round, part_of_peak
 from lightning_onecycle.search.probe import Probe
 from lightning_onecycle.search.recipe import (
     MOMENTUM,
@@ -179,6 +179,7 @@ class _Run:
         self.found = short_trainings(
             self.found,
             tests + for_peaks,
+            [Round(self.found.probe_steps, PEAKS)] if self.found.probe_steps else [],
             self.schedule,
             self.fit,
             self.keep,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from lightning_onecycle.range_test.json_file import check_format, read_file, to_
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.plan import part_of_peak
-from lightning_onecycle.search.probe import Probe
+from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import describe
 
@@ -36,9 +37,9 @@ class Search:
 
     Args:
         curve: The range test's.
-        probes: The short trainings, in the order that they were run.
+        probes: The short trainings, in the order that they were run. Rounds differ in length.
         total_steps: Optimizer steps of the training that the peak is for.
-        probe_steps: The planned steps of each probe.
+        probe_steps: Optimizer steps of the probes of the first round.
         cost: What might be spent, as a fraction of ``total_steps``.
         steps: Optimizer steps that were spent.
         judged_by: ``"validation loss"`` or ``"training loss"``.
@@ -53,12 +54,12 @@ class Search:
         >>> from lightning_onecycle import LRCurve
         >>> from lightning_onecycle.search import Probe
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
-        >>> probes = [Probe(lr, loss, 50, "completed") for lr, loss in ((0.3, 0.52), (0.1, 0.48))]
-        >>> search = Search(curve, tuple(probes), 200, 50, steps=103)
-        >>> round(search.suggestion(), 4)
-        0.0871
+        >>> probes = [Probe(lr, loss, 9, "completed") for lr, loss in ((0.3, 0.5), (0.1, 0.4))]
+        >>> search = Search(curve, tuple(probes), 9, 9, steps=20)
+        >>> search.suggestion()
+        0.1
         >>> print(search)
-        Search: peak 0.0871 (validation losses: 0.52 at 0.3, 0.48 at 0.1), 103 steps for 200
+        Search: peak 0.1 (validation losses after 9 steps: 0.5 at 0.3, 0.4 at 0.1), 20 steps for 9
     """
 
     curve: LRCurve
@@ -104,9 +105,13 @@ class Search:
 
     @property
     def best(self) -> Probe | None:
-        """The complete probe with the lowest loss."""
-        complete = [probe for probe in self.probes if probe.is_complete]
-        return min(complete, key=lambda probe: probe.loss, default=None)
+        """The complete probe of the last round with the lowest loss."""
+        return best_of(self.last_round)
+
+    @property
+    def last_round(self) -> tuple[Probe, ...]:
+        """The probes of the greatest length: they decide."""
+        return of_length(self.probes, max((probe.length for probe in self.probes), default=0))
 
     @property
     def chosen(self) -> Probe | None:
@@ -117,7 +122,7 @@ class Search:
     @property
     def first(self) -> Probe | None:
         """The probe that the search over peaks chose. The recipe starts from it."""
-        return None if self.best is None else self._chosen(self.best)
+        return None if self.best is None else lowest_as_good(self.last_round, self.best)
 
     def suggestion(self) -> float | None:
         """Return the peak, or None; `suggest` says why.
@@ -134,13 +139,13 @@ class Search:
 
         .. math:: \text{peak} = \text{lr} \cdot (t / T)^p, \qquad p = \min(0.1 + 5 g, 1)
 
-        where lr is the lowest peak that is as good as the best: the loss is larger neither by three
-        standard errors over the batches, nor by 2 % of what the best has gained since its first
-        steps. It leans to the low side, since too high a peak loses more than one that is as much
-        too low. The best peak falls with the length of a training, and far more where the longer
-        training over-fits: :math:`g` is how far the validation loss of the best probe lies above
-        its training loss, as a fraction of the fall of the latter, see `Probe.over_fit`. The
-        numbers are measured: ``experiments/benchmarks/kinds``.
+        where lr is the lowest peak that is as good as the best of the longest probes: the loss is
+        larger neither by three standard errors over the batches, nor by 2 % of what the best has
+        gained since its first steps. It leans to the low side, since too high a peak loses more
+        than one that is as much too low. The best peak falls with the length of a training, and far
+        more where the longer training over-fits: :math:`g` is how far the validation loss of the
+        best probe lies above its training loss, as a fraction of the fall of the latter, see
+        `Probe.over_fit`. The numbers are measured: ``experiments/benchmarks/kinds``.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
@@ -150,19 +155,17 @@ class Search:
             lr, reason = self.curve.suggest()
             return Suggestion(lr, f"{reason}; no probes: {self.note}" if self.note else reason)
         if best is None:
-            lowest = min(probe.lr for probe in self.probes)
+            lowest = min(probe.lr for probe in self.last_round)
             return Suggestion(None, f"no probe came to its end, down to a peak of {lowest:.3g}")
-        complete = [probe for probe in self.probes if probe.is_complete]
+        complete = [probe for probe in self.last_round if probe.is_complete]
         if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
             return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
-        chosen = self._chosen(best)
+        chosen = lowest_as_good(self.last_round, best)
         if self.recipe is not None and self.chosen not in (None, chosen):
             return self._suggest_of_recipe(self.chosen)
-        part = part_of_peak(self.probe_steps, self.total_steps, best.over_fit)
-        what = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer"
-        if best.over_fit > _NOTABLE:
-            what += " and over-fits more"
-        of = f"of {len(self.probes)} short trainings"
+        part = part_of_peak(chosen.length, self.total_steps, best.over_fit)
+        what = _scaled(chosen.lr, part, best.over_fit)
+        of = f"of {len(self.last_round)} trainings of {chosen.length:,} steps"
         if chosen is best:
             why = f"which has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
         else:
@@ -172,16 +175,11 @@ class Search:
             )
         return Suggestion(chosen.lr * part, f"{what}; {why}")
 
-    def _chosen(self, best: Probe) -> Probe:
-        as_good = (probe for probe in self.probes if probe.is_as_good_as(best))
-        return min(as_good, key=lambda probe: probe.lr)
-
     def _suggest_of_recipe(self, chosen: Probe) -> Suggestion:
         """Return the peak of a probe that came after the search over peaks."""
         part = part_of_peak(chosen.steps, self.total_steps, chosen.over_fit)
-        longer = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer" * (part < 1)
         why = f"the {self.judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
-        return Suggestion(chosen.lr * part, f"{longer}; {why}" if longer else why)
+        return Suggestion(chosen.lr * part, f"{_scaled(chosen.lr, part)}; {why}")
 
     def callback(self) -> ScheduleCallback:
         """Return the callback that trains at the peak, with the momentum that was chosen.
@@ -224,8 +222,12 @@ class Search:
             found = describe(self.suggestion(), self.weight_decay, self.momentum)
             return f"Recipe: {found}, {self.steps:,} steps for {self.total_steps:,}"
         lr, reason = self.suggest()
-        outcomes = ", ".join(probe.outcome for probe in self.probes)
-        why = f"{self.judged_by.replace('loss', 'losses')}: {outcomes}" if outcomes else reason
+        rounds = [
+            f"after {length:,} steps: " + ", ".join(probe.outcome for probe in of_round)
+            for length, of_round in groupby(self.probes, key=lambda probe: probe.length)
+        ]
+        judged_by = self.judged_by.replace("loss", "losses")
+        why = f"{judged_by} {'; '.join(rounds)}" if rounds else reason
         peak = "no peak" if lr is None else f"peak {lr:.3g}"
         return f"Search: {peak} ({why}), {self.steps:,} steps for {self.total_steps:,}"
 
@@ -291,8 +293,19 @@ class Search:
         schedule, recipe = content.get("schedule"), content.get("recipe")
         return cls(
             curve=LRCurve.from_dict(content["curve"]),
-            probes=tuple(Probe.from_dict(values) for values in content["probes"]),
+            probes=tuple(
+                Probe.from_dict({"length": content["probe_steps"], **values})
+                for values in content["probes"]
+            ),
             schedule=None if schedule is None else Schedule.from_list(schedule),
             recipe=None if recipe is None else Recipe.from_dict(recipe),
             **{name: content[name] for name in _PLAIN},
         )
+
+
+def _scaled(lr: float, part: float, over_fit: float = 0.0) -> str:
+    """Return what is made of the peak of a probe."""
+    if part == 1.0:
+        return f"{lr:.3g}"
+    more = " and over-fits more" if over_fit > _NOTABLE else ""
+    return f"{part:.2g} of {lr:.3g}, for the training is longer{more}"

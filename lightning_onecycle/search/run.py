@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,16 @@ from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import ProbeFit, Survey
-from lightning_onecycle.search.plan import Plan, anchor, next_peak, plan, probe_steps
+from lightning_onecycle.search.plan import (
+    Plan,
+    Round,
+    anchor,
+    next_peak,
+    part_of_peak,
+    plan,
+    rounds,
+)
+from lightning_onecycle.search.probe import best_of, lowest_as_good, of_length
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import checked_grid, checked_momenta
 from lightning_onecycle.search.result import Search
@@ -95,39 +104,57 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
         elif bar is not None:
             bar.update(found.steps)
         found = replace(found, cost=cost)
-        return short_trainings(found, budget, survey.schedule or one_cycle(), fit, keep, bar)
+        left = budget - found.steps + sum(probe.steps for probe in found.probes)
+        after = rounds(total, left, found.probe_steps)
+        schedule = survey.schedule or one_cycle()
+        return short_trainings(found, budget, after, schedule, fit, keep, bar)
 
 
 def short_trainings(
     found: Search,
     budget: int,
+    planned: Sequence[Round],
     schedule: Schedule,
     fit: Callable[[ShortFit], None],
     keep: Callable[[Search], Search],
     bar: Any,
     weight_decay: float | None = None,
 ) -> Search:
-    """Go on with probes for as long as they are worth it and the budget allows."""
-    left = budget - found.steps
+    """Go on with the rounds of probes, for as long as they are worth it and the budget allows.
+
+    A round begins with the peak of the round before. All rounds but the last leave the rest of the
+    budget to the longer ones.
+    """
     first = found.curve.suggestion() or anchor(found.curve.lrs, found.curve.smoothed())
-    length = found.probe_steps or probe_steps(found.total_steps, left)[1]
-    if not length or first is None:
-        return keep(replace(found, note=_why_no_probes(first, left, found.total_steps)))
-    found = replace(found, probe_steps=length, note="")
-    while found.steps + length <= budget:
-        peak = next_peak(found.probes, first)
-        if peak is None:
-            break
-        probe = ProbeFit(peak, length, schedule, found.best, bar, weight_decay=weight_decay)
-        fit(probe)
-        found = keep(
-            replace(
-                found,
-                probes=(*found.probes, probe.probe()),
-                steps=found.steps + probe.attempted,
-                judged_by=probe.judged_by,
+    if not planned or first is None:
+        note = _why_no_probes(first, budget - found.steps, found.total_steps)
+        return keep(replace(found, note=note))
+    found = replace(found, probe_steps=planned[0].length, note="")
+    for index, (length, count) in enumerate(planned):
+        is_last = index == len(planned) - 1
+        done = of_length(found.probes, length)
+        best = best_of(done)
+        while found.steps + length <= budget:
+            is_enough = not is_last and best is not None and len(done) >= count
+            peak = None if is_enough else next_peak(done, first)
+            if peak is None:
+                break
+            probe = ProbeFit(peak, length, schedule, best, bar, weight_decay=weight_decay)
+            fit(probe)
+            found = keep(
+                replace(
+                    found,
+                    probes=(*found.probes, probe.probe()),
+                    steps=found.steps + probe.attempted,
+                    judged_by=probe.judged_by,
+                )
             )
-        )
+            done = of_length(found.probes, length)
+            best = best_of(done)
+        if is_last or best is None:
+            break
+        chosen = lowest_as_good(done, best)
+        first = chosen.lr * part_of_peak(length, planned[index + 1].length, best.over_fit)
     return found
 
 
@@ -148,11 +175,8 @@ def _plan(total: int, budget: int, num_training: int | None) -> Plan:
 
 
 def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
-    then = (
-        f"then about {planned.probes} short trainings of {planned.length:,} each"
-        if planned.probes
-        else "and no short training, which does not fit in"
-    )
+    after = [f"then about {of.probes} short trainings of {of.length:,}" for of in planned.rounds]
+    then = ", ".join(after) or "and no short training, which does not fit in"
     return (
         f"The search costs at most {cost:.3g} of the training: {budget:,} of {total:,} steps. A"
         f" range test takes up to {planned.range_test:,}, {then}."
