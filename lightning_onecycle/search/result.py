@@ -1,5 +1,7 @@
 """`Search`: a range test and the short trainings after it, and what they say. Pure Python."""
 
+# Longer than other modules: two fifths of it are docstrings.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -110,7 +112,7 @@ class Search:
 
     @property
     def last_round(self) -> tuple[Probe, ...]:
-        """The probes of the greatest length: they decide."""
+        """The probes of the greatest length, which decide."""
         return of_length(self.probes, max((probe.length for probe in self.probes), default=0))
 
     @property
