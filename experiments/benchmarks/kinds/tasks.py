@@ -49,7 +49,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "nadam": torch.optim.NAdam,
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
-    "muon": torch.optim.Muon,
+    "muon": getattr(torch.optim, "Muon", None),  # from torch 2.9 on
 }
 
 
