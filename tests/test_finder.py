@@ -8,6 +8,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -225,7 +226,7 @@ def test_a_resumed_fit_takes_the_peak_of_its_checkpoint_and_no_other_does(tmp_pa
 
 def test_lightning_cli_sets_what_becomes_of_no_peak():
     cli = LightningCLI(
-        Line,
+        BoringModel,
         args=[
             "--trainer.callbacks+=lightning_onecycle.LRFinder",
             "--trainer.callbacks.if_none=keep",

@@ -416,7 +416,7 @@ def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
 
 
 def test_a_short_training_that_cannot_win_ends_after_half_of_its_steps():
-    found, seen = search(Returns(), cost=1.25, num_training=50)
+    found, seen = search(Returns(), cost=1.25, num_training=50, max_lr=0.03)
     behind = [probe for probe in found.probes if probe.stopped == "behind after half of the steps"]
     assert behind
     for probe in behind:
