@@ -169,19 +169,19 @@ class Search:
         what = _scaled(chosen.lr, part, best.over_fit)
         of = f"of {len(self.last_round)} trainings of {chosen.length:,} steps"
         if chosen is best:
-            why = f"which has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
+            why = f"{chosen.lr:.3g} has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
         else:
             why = (
-                f"whose {self.judged_by}, {chosen.loss:.4g}, is as good as the lowest,"
-                f" {best.loss:.4g} at {best.lr:.3g}, {of}"
+                f"the {self.judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the"
+                f" lowest, {best.loss:.4g} at {best.lr:.3g}, {of}"
             )
-        return Suggestion(chosen.lr * part, f"{what}; {why}")
+        return Suggestion(chosen.lr * part, f"{what}{why}")
 
     def _suggest_of_recipe(self, chosen: Probe) -> Suggestion:
         """Return the peak of a probe that came after the search over peaks."""
         part = part_of_peak(chosen.steps, self.total_steps, chosen.over_fit)
         why = f"the {self.judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
-        return Suggestion(chosen.lr * part, f"{_scaled(chosen.lr, part)}; {why}")
+        return Suggestion(chosen.lr * part, f"{_scaled(chosen.lr, part)}{why}")
 
     def callback(self) -> ScheduleCallback:
         """Return the callback that trains at the peak, with the momentum that was chosen.
@@ -308,6 +308,6 @@ class Search:
 def _scaled(lr: float, part: float, over_fit: float = 0.0) -> str:
     """Return what is made of the peak of a probe."""
     if part == 1.0:
-        return f"{lr:.3g}"
+        return ""
     more = " and over-fits more" if over_fit > _NOTABLE else ""
-    return f"{part:.2g} of {lr:.3g}, for the training is longer{more}"
+    return f"{part:.2g} of {lr:.3g}, for the training is longer{more}; "
