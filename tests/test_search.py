@@ -211,7 +211,7 @@ def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
     within = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.01, -0.2), trained(0.1, 1.2, -0.2))
     assert within.lr == 0.3
     assert within.reason == (
-        "0.3; whose validation loss, 1.01, is as good as the lowest, 1 at 1, of 3 trainings of 50"
+        "the validation loss at 0.3, 1.01, is as good as the lowest, 1 at 1, of 3 trainings of 50"
         " steps"
     )
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.03, -0.2)).lr == 1.0

@@ -17,10 +17,10 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.json_file import check_format, read_file, to_text
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.schedules import one_cycle
-from lightning_onecycle.search.plan import part_of_peak
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import describe
+from lightning_onecycle.search.suggest import peak_of_probe, peak_of_round
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from lightning_onecycle.callback import ScheduleCallback
 
 _FORMAT = 1
-_NOTABLE = 0.02  # over-fitting that is spoken of
 _PLAIN = ("total_steps", "probe_steps", "cost", "steps", "judged_by", "note")
 
 
@@ -152,36 +151,13 @@ class Search:
         Returns:
             The learning rate and how it was found, or None and why there is none.
         """
-        best = self.best
         if not self.probes:
             lr, reason = self.curve.suggest()
             return Suggestion(lr, f"{reason}; no probes: {self.note}" if self.note else reason)
-        if best is None:
-            lowest = min(probe.lr for probe in self.last_round)
-            return Suggestion(None, f"no probe came to its end, down to a peak of {lowest:.3g}")
-        complete = [probe for probe in self.last_round if probe.is_complete]
-        if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
-            return Suggestion(None, f"the {self.judged_by} is {best.loss:.4g} at every peak")
-        chosen = lowest_as_good(self.last_round, best)
-        if self.recipe is not None and self.chosen not in (None, chosen):
-            return self._suggest_of_recipe(self.chosen)
-        part = part_of_peak(chosen.length, self.total_steps, best.over_fit)
-        what = _scaled(chosen.lr, part, best.over_fit)
-        of = f"of {len(self.last_round)} trainings of {chosen.length:,} steps"
-        if chosen is best:
-            why = f"which has the lowest {self.judged_by}, {best.loss:.4g}, {of}"
-        else:
-            why = (
-                f"whose {self.judged_by}, {chosen.loss:.4g}, is as good as the lowest,"
-                f" {best.loss:.4g} at {best.lr:.3g}, {of}"
-            )
-        return Suggestion(chosen.lr * part, f"{what}; {why}")
-
-    def _suggest_of_recipe(self, chosen: Probe) -> Suggestion:
-        """Return the peak of a probe that came after the search over peaks."""
-        part = part_of_peak(chosen.steps, self.total_steps, chosen.over_fit)
-        why = f"the {self.judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
-        return Suggestion(chosen.lr * part, f"{_scaled(chosen.lr, part)}; {why}")
+        chosen = self.chosen
+        if chosen is None or chosen == self.first:
+            return peak_of_round(self.last_round, self.total_steps, self.judged_by)
+        return peak_of_probe(chosen, self.total_steps, self.judged_by)
 
     def callback(self) -> ScheduleCallback:
         """Return the callback that trains at the peak, with the momentum that was chosen.
@@ -303,11 +279,3 @@ class Search:
             recipe=None if recipe is None else Recipe.from_dict(recipe),
             **{name: content[name] for name in _PLAIN},
         )
-
-
-def _scaled(lr: float, part: float, over_fit: float = 0.0) -> str:
-    """Return what is made of the peak of a probe."""
-    if part == 1.0:
-        return f"{lr:.3g}"
-    more = " and over-fits more" if over_fit > _NOTABLE else ""
-    return f"{part:.2g} of {lr:.3g}, for the training is longer{more}"

@@ -1,0 +1,53 @@
+"""What probes say of the peak of a training, and why. Pure Python; `Search.suggest` explains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lightning_onecycle.range_test.suggest import Suggestion
+from lightning_onecycle.search.plan import part_of_peak
+from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good
+
+_NOTABLE = 0.02  # over-fitting that is spoken of
+
+
+def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> Suggestion:
+    """Return the peak that probes of one length suggest, or None and why there is none.
+
+    Args:
+        probes: One or more.
+        total_steps: Optimizer steps of the training.
+        judged_by: What the losses are.
+    """
+    complete = [probe for probe in probes if probe.is_complete]
+    best = best_of(complete)
+    if best is None:
+        lowest = min(probe.lr for probe in probes)
+        return Suggestion(None, f"no probe came to its end, down to a peak of {lowest:.3g}")
+    if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
+        return Suggestion(None, f"the {judged_by} is {best.loss:.4g} at every peak")
+    chosen = lowest_as_good(complete, best)
+    of = f"of {len(probes)} trainings of {chosen.length:,} steps"
+    if chosen is best:
+        why = f"{chosen.lr:.3g} has the lowest {judged_by}, {best.loss:.4g}, {of}"
+    else:
+        why = (
+            f"the {judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the lowest,"
+            f" {best.loss:.4g} at {best.lr:.3g}, {of}"
+        )
+    return _scaled(chosen, total_steps, best.over_fit, why)
+
+
+def peak_of_probe(chosen: Probe, total_steps: int, judged_by: str) -> Suggestion:
+    """Return the peak that the setting of one probe suggests: the winner of a recipe."""
+    why = f"the {judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
+    return _scaled(chosen, total_steps, chosen.over_fit, why)
+
+
+def _scaled(chosen: Probe, total_steps: int, over_fit: float, why: str) -> Suggestion:
+    part = part_of_peak(chosen.length, total_steps, over_fit)
+    if part == 1.0:
+        return Suggestion(chosen.lr, why)
+    more = " and over-fits more" if over_fit > _NOTABLE else ""
+    longer = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer{more}"
+    return Suggestion(chosen.lr * part, f"{longer}; {why}")
