@@ -16,7 +16,6 @@ PANELS = {
         "1cycle, torch's numbers",
         "1cycle, momentum .9",
         "1cycle, momentum .85",
-        "1cycle, climb .25",
         "1cycle, climb .25, momentum .9",
         "1cycle, annihilation .25",
     ),
@@ -45,7 +44,7 @@ def draw(cells: Sequence[Cell], name: str = "which_schedule.png") -> None:
     for ax, (title, names) in zip(figure.axes, PANELS.items(), strict=True):
         ax.axhline(0.0, color="0.3", linewidth=0.8)
         for i, (entry, (color, marker)) in enumerate(
-            zip((*names, CONTROL.name), (*STYLES, ("0.6", "x")), strict=True)
+            zip((CONTROL.name, *names), (("0.6", "x"), *STYLES), strict=False)
         ):
             points = []
             for at, budget in enumerate(BUDGETS):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from torch import Tensor
 from torch.nn import functional as F
 
 from experiments.benchmarks.kinds import nets, problems
@@ -49,26 +50,30 @@ class Task(NamedTuple):
         return 90.0 if self.in_errors else problem.trivial
 
 
+def small_clothes(num_train: int) -> tuple[Tensor, ...]:
+    """Return clothes of 14 by 14 pixels."""
+    x, y, x_val, y_val = fashion(num_train, 3000)
+    return F.avg_pool2d(x, 2), y, F.avg_pool2d(x_val, 2), y_val
+
+
 def clothes_by_resnet() -> Problem:
-    """Tell clothes of 14 by 14 pixels apart, by four residual convolutions with batch norm."""
-    x, y, x_val, y_val = fashion(4000, 3000)
-    data = F.avg_pool2d(x, 2), y, F.avg_pool2d(x_val, 2), y_val
-    return classify(partial(ResNet, (1, 14, 14), 10, (1, 1), 8, 2), data)
+    """Tell clothes apart by four residual convolutions with batch norm."""
+    return classify(partial(ResNet, (1, 14, 14), 10, (1, 1), 8, 2), small_clothes(2000))
 
 
 def clothes_by_perceptron() -> Problem:
     """Tell clothes apart by a perceptron."""
-    return classify(partial(nets.mlp, 784, 128, 10), fashion(4000, 3000))
+    return classify(partial(nets.mlp, 196, 128, 10), small_clothes(4000))
 
 
 one_layer = partial(nets.Transformer, layers=1)
 TASKS = (
-    Task("fashion-resnet-sgd", clothes_by_resnet, "sgd", 50, 64, 5e-4, 0, in_errors=True),
-    Task("fashion-mlp-adamw", clothes_by_perceptron, "adamw", 75, 64, 0.01, 1, in_errors=True),
-    Task("help-transformer-adamw", partial(characters, one_layer), "adamw", 50, 16, 0.1, 0),
-    Task("co2-conv-sgd", partial(forecast, nets.forecaster, "co2", 52), "sgd", 100, 32, 1e-4, 1),
+    Task("fashion-resnet-sgd", clothes_by_resnet, "sgd", 50, 32, 5e-4, 0, in_errors=True),
+    Task("fashion-mlp-adamw", clothes_by_perceptron, "adamw", 60, 64, 0.01, 1, in_errors=True),
+    Task("help-transformer-adamw", partial(characters, one_layer), "adamw", 40, 16, 0.1, 0),
+    Task("co2-conv-sgd", partial(forecast, nets.forecaster, "co2", 52), "sgd", 75, 32, 1e-4, 1),
     Task("diabetes-mlp-adamw", problems.diabetes, "adamw", 75, 32, 0.01, 0),
-    Task("fashion-autoencoder-adamw", problems.autoencoder, "adamw", 50, 64, 0.01, 1),
-    Task("digits-finetuning-sgd", problems.fine_tuned, "sgd", 50, 32, 1e-4, 0),
-    Task("visits-poisson-adamw", problems.visits, "adamw", 100, 64, 0.01, 1),
+    Task("fashion-autoencoder-adamw", problems.autoencoder, "adamw", 40, 64, 0.01, 1),
+    Task("digits-finetuning-sgd", problems.fine_tuned, "sgd", 40, 32, 1e-4, 0),
+    Task("visits-quantiles-adamw", problems.visit_quantiles, "adamw", 100, 64, 0.01, 1),
 )

@@ -102,11 +102,18 @@ def recalibrate(net: nn.Module, problem: Problem, task: Task) -> None:
     update_bn((batch for _, batch in zip(range(epoch), source, strict=False)), net)
 
 
+def half(tensors: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Return the half of the examples that the seed is for."""
+    # At random: there are data whose order is by classes.
+    order = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(0))
+    return [x[order[int(seed >= FRESH[0]) :: 2]] for x in tensors]
+
+
 @torch.no_grad()
 def measure(task: Task, problem: Problem, net: nn.Module, seed: int) -> float:
     """Return errors in per cent, or the loss, on the half of the data that the seed is for."""
     net.eval()
-    data = [x[int(seed >= FRESH[0]) :: 2] for x in problem.val]
+    data = half(problem.val, seed)
     if task.in_errors:
         assert problem.accuracy is not None
         return 100.0 * (1.0 - float(problem.accuracy(net, data)))
@@ -114,23 +121,31 @@ def measure(task: Task, problem: Problem, net: nn.Module, seed: int) -> float:
 
 
 def best_exponent(value_at: Callable[[int], float], ladder: Sequence[int]) -> int:
-    """Return the exponent with the lowest value, within 1 and inside what was tried.
+    """Return the exponent that is best together with its two neighbours, weighted 1, 2, 1.
 
-    A ladder whose end is best is extended; then, if its rungs are more than 1 apart, both
-    neighbours of the best are tried. Of equal values the lowest exponent counts.
+    So a peak is not chosen that is at the edge of divergence, and less by chance. A ladder whose
+    end has the lowest value is extended; then, if its rungs are more than 1 apart, both neighbours
+    of the lowest are tried. Of equal ones the lowest exponent counts.
     """
     width = ladder[1] - ladder[0]
     values = {k: value_at(k) for k in ladder}
+
+    def lowest() -> int:
+        return min(sorted(values), key=values.__getitem__)
+
     for _ in range(MOST_EXTENSIONS):
-        best = min(sorted(values), key=values.__getitem__)
-        if min(values) < best < max(values):
+        if min(values) < lowest() < max(values):
             break
-        further = best + (width if best == max(values) else -width)
+        further = lowest() + (width if lowest() == max(values) else -width)
         values[further] = value_at(further)
-    best = min(sorted(values), key=values.__getitem__)
     if width > 1:
-        values |= {k: value_at(k) for k in (best - 1, best + 1)}
-    return min(sorted(values), key=values.__getitem__)
+        values |= {k: value_at(k) for k in (lowest() - 1, lowest() + 1)}
+    smooth = {
+        k: values[k - 1] + 2 * value + values[k + 1]
+        for k, value in values.items()
+        if {k - 1, k + 1} <= set(values)
+    }
+    return min(sorted(smooth), key=smooth.__getitem__)
 
 
 def tuned(value_at: Callable[[int, int, int], float], optimizer: str, shift: int) -> dict[int, int]:
