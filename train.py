@@ -17,25 +17,21 @@ if __name__ == "__main__":
 
 import errno
 import logging
-import shlex
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import hydra
 import lightning
 import lightning_utilities.core.rank_zero as rank_zero
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from experiments.build import (
     UsageError,
@@ -43,12 +39,17 @@ from experiments.build import (
     check,
     connect,
     load,
-    named,
     optimizer_of,
-    peak_of_a_saved_curve,
 )
 from experiments.callbacks import ShowPlan
 from experiments.checkpoint_io import AtomicCheckpointIO
+from experiments.ending import (
+    failures_told_to,
+    finalize,
+    log_hyperparameters,
+    record_range_test,
+    say_how_it_ended,
+)
 from experiments.interrupt import Requeue, requeue, signals_taken
 from experiments.launch import (
     check_processes,
@@ -56,8 +57,14 @@ from experiments.launch import (
     join_ranks,
     plugins_of_the_cluster,
 )
-from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
-from experiments.recipe import RECIPE, show_recipe, train_with
+from experiments.peak import (
+    find_peak,
+    peak_of,
+    peak_of_a_saved_curve,
+    scaled_peak,
+    search_peak,
+)
+from experiments.recipe import train_with
 from experiments.resume import (
     AUTO,
     CHECKPOINT,
@@ -73,19 +80,13 @@ from experiments.resume import (
 from experiments.task import Classifier
 from lightning_onecycle import (
     Diverged,
-    LRCurve,
     RunRecord,
-    Schedule,
     ScheduleCallback,
-    Search,
-    Tuner,
     __version__,
-    scale_lr,
     sweep,
 )
-from lightning_onecycle.range_test import Suggestion
-from lightning_onecycle.report import Status, read_result, record_failure, write_result
-from lightning_onecycle.report.record import STARTING, is_complete
+from lightning_onecycle.report import Status, read_result, record_failure
+from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep.job_files import is_over
 
 log = logging.getLogger("train")
@@ -244,164 +245,6 @@ def say_it_is_over(directory: Path) -> float | None:
         raise Diverged(result["reason"])
     say_how_it_ended(result, directory)
     return result["metrics"].get("val/acc")
-
-
-def find_peak(
-    cfg: DictConfig,
-    trainer: Trainer,
-    task: Classifier,
-    data: LightningDataModule,
-    schedule: Schedule,
-    directory: Path,
-) -> Suggestion:
-    """Run the range test, or read what a resumed run has found; leave its curve and pictures."""
-    path = directory / CURVE
-    names = ("min_lr", "max_lr", "num_training", "early_stop_threshold", "val_batches")
-    try:
-        if cfg.resume and path.is_file():
-            curve = LRCurve.load(path)
-        else:
-            options = {name: cfg.lr_find[name] for name in names}
-            curve = Tuner(trainer).lr_find(task, datamodule=data, schedule=schedule, **options)
-        found = curve.suggest(cfg.lr_find.method)
-    except ValueError as error:
-        raise UsageError(named("lr_find", error)) from error
-    show_curve(curve, found, trainer.loggers, directory)
-    if (directory.parent / "multirun.yaml").is_file():
-        draw_sweep(directory.parent)
-    return found
-
-
-def search_peak(
-    cfg: DictConfig,
-    trainer: Trainer,
-    task: Classifier,
-    data: LightningDataModule,
-    directory: Path,
-) -> Search:
-    """Search, or go on with what there is of a search; leave its file and its pictures."""
-    is_recipe = cfg.lr_find.mode == "recipe"
-    path = directory / (RECIPE if is_recipe else SEARCH)
-    names = ["cost", "min_lr", "max_lr", "early_stop_threshold", "val_batches"]
-    names += ["weight_decays", "momenta"] if is_recipe else []
-    found = OmegaConf.to_container(cfg.lr_find, resolve=True)
-    options = {name: found[name] for name in names}
-    if cfg.lr_find.num_training is not None:
-        options["num_training"] = cfg.lr_find.num_training
-    try:
-        if cfg.resume and path.is_file():
-            search = Search.load(path)
-        else:
-            search = Tuner(trainer).search(task, datamodule=data, file=path, **options)
-    except ValueError as error:
-        raise UsageError(named("lr_find", error)) from error
-    if is_recipe:
-        show_recipe(search, cfg, trainer.loggers, directory)
-    else:
-        show_search(search, trainer.loggers, directory)
-    return search
-
-
-def peak_of(found: Suggestion, cfg: DictConfig) -> float:
-    """Return the peak that was found, or refuse to train without one."""
-    if found.lr is None:
-        raise UsageError(f"lr_find={cfg.lr_find.mode} found no peak to train at: {found.reason}")
-    return found.lr
-
-
-def scaled_peak(cfg: DictConfig, trainer: Trainer) -> float:
-    """Return the peak for the effective batch size, from that for ``lr_scaling.batch_size``."""
-    effective = cfg.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
-    lr, base, rule = cfg.optimizer.lr, cfg.lr_scaling.batch_size, cfg.lr_scaling.rule
-    peak = scale_lr(lr, effective, base, rule)
-    rank_zero_only(log.info)(
-        f"{rule} scaling: peak {peak:.3g} for an effective batch size of {effective}, from"
-        f" optimizer.lr={lr:g} for {base}"
-    )
-    return peak
-
-
-@rank_zero_only
-def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path) -> None:
-    """Leave ``result.json`` of a run that is a range test alone."""
-    result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
-    write_result(directory / RESULT, facts | result)
-
-
-def finalize(loggers: Sequence[Logger], status: str) -> None:
-    """Tell the loggers that the run is over, as a fit does at its end."""
-    for logger in loggers:
-        logger.finalize(status)
-
-
-@contextmanager
-def failures_told_to(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Tell the loggers of a run that ends before its fit, which tells them itself."""
-    try:
-        yield
-    except BaseException:
-        finalize(loggers, "failed")
-        raise
-
-
-@rank_zero_only
-def log_hyperparameters(loggers: Sequence[Logger], cfg: DictConfig, result: dict[str, Any]) -> None:
-    """Log what people compare, and for TensorBoard's hparams tab the final metrics.
-
-    The tab shows five columns, so in a sweep it gets what was swept alone.
-    """
-    parameters: dict[str, Any] = dict(sweep.swept())
-    if not parameters:
-        choices = HydraConfig.get().runtime.choices
-        groups = ("schedule", "optimizer", "model", "data")
-        parameters = {group: choices[group] for group in groups} | {
-            "peak_lr": result.get("max_lr"),
-            "weight_decay": cfg.optimizer.weight_decay,
-            "seed": cfg.seed,
-            "epochs": cfg.trainer.max_epochs,
-        }
-        parameters |= {f"schedule/{k}": v for k, v in cfg.schedule.items() if k != "_target_"}
-    parameters["effective_batch_size"] = result.get("effective_batch_size")
-    final = result.get("metrics", {})
-    metrics = {f"hp/{name}": final.get(name) for name in ("val/acc", "val/loss", "test/acc")}
-    metrics = {name: value for name, value in metrics.items() if value is not None}
-    for logger in loggers:
-        is_tensorboard = isinstance(logger, TensorBoardLogger)
-        logger.log_hyperparams(parameters, *([metrics] if is_tensorboard else []))
-        logger.save()
-
-
-@rank_zero_only
-def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
-    """Print what came of the run and how to look at it."""
-    metrics = result.get("metrics", {})
-    shown = ", ".join(
-        f"{name} {metrics[name]:.4f}"
-        for name in ("val/loss", "val/acc", "test/acc")
-        if metrics.get(name) is not None
-    )
-    if result.get("steps") is not None:
-        steps, status, reason = f"{result['steps']:,}", result["status"], result["reason"]
-        if is_complete(result) and reason:
-            if result["total_steps"] is not None:
-                steps += f" of {result['total_steps']:,}"
-            shown = f"{reason}; {shown}"
-        else:
-            shown = reason or shown
-        steps += " step" if steps == "1" else " steps"
-        log.info(f"{status}: {steps} in {result['fit_seconds']:.1f} s; {shown}")
-    elif result.get("reason"):  # it did not come to training
-        log.info(f"{result['status']}: {result['reason']}")
-    start = Path(HydraConfig.get().runtime.cwd)
-    if directory.is_relative_to(start):
-        directory = directory.relative_to(start)
-    if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
-        again = f"python train.py {shlex.quote(f'resume={directory}')}"
-        is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
-        log.info(f"go on: {'the same command again' if is_auto else again}")
-    log.info(f"results: {directory / RESULT}")
-    if any((start / directory).glob("events.out.tfevents.*")):
-        log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_onecycle import LRFinder
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.range_test.suggest import METHODS
 
@@ -170,22 +169,6 @@ def optimizer_of(cfg: DictConfig) -> Any:
     except (ValueError, TypeError) as error:
         raise UsageError(f"optimizer: {error}") from error
     return make
-
-
-def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
-    """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
-    if cfg.lr_find.curve is None:
-        return []
-    try:
-        return [
-            LRFinder(
-                cfg.lr_find.curve,
-                method=cfg.lr_find.method,
-                allow_differences=cfg.lr_find.allow_differences,
-            )
-        ]
-    except (ValueError, OSError) as error:
-        raise UsageError(f"lr_find.curve: {error}") from error
 
 
 def load(data: LightningDataModule) -> None:

@@ -1,11 +1,12 @@
-"""Rows of measurements: a CSV file that grows row by row, a table to read, a quiet process."""
+"""Rows of measurements: CSV and JSON lines that grow row by row, a table to read, less output."""
 
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ def add(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         if new:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def read_lines(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file of JSON lines; none if it is missing."""
+    if path.exists():
+        yield from map(json.loads, path.read_text().splitlines())
+
+
+def add_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Write a row at the end of a file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def markdown(rows: list[Row], decimals: int = 2) -> str:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from lightning_onecycle._checks import peak
+from lightning_onecycle._ratios import in_proportion
 
 Group = dict[str, Any]
 _HOOKS = {
@@ -183,8 +184,7 @@ def peaks(own: list[float], max_lr: float | Sequence[float] | None) -> list[floa
                 f" got {given}"
             )
         return given
-    largest = max(own)
-    return [given * (lr / largest) if largest > 0 else given for lr in own]
+    return in_proportion(own, given)
 
 
 def set_value(group: Group, name: str, value: float) -> None:
@@ -242,10 +242,9 @@ def set_weight_decay(groups: list[Group], value: float) -> None:
     So a group without weight decay, as of biases and norms, stays without. Where no group has any,
     all get the value.
     """
-    decays = [weight_decay(group) or 0.0 for group in groups]
-    largest = max(decays)
+    decays = in_proportion([weight_decay(group) or 0.0 for group in groups], value)
     for group, decay in zip(groups, decays, strict=True):
-        set_value(group, "weight_decay", value * (decay / largest) if largest else value)
+        set_value(group, "weight_decay", decay)
 
 
 def only_makes_state(optimizer: Optimizer, args: Any, kwargs: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 
@@ -12,7 +11,6 @@ from experiments.benchmarks import finder_speed, regret
 from experiments.benchmarks.regret import (
     CHANCE,
     GRIDS,
-    RULES,
     SEEDS,
     TASKS,
     accuracy_at,
@@ -20,8 +18,7 @@ from experiments.benchmarks.regret import (
     regrets,
     summary,
 )
-from experiments.rows import markdown
-from lightning_onecycle import LRCurve
+from experiments.rows import add_line, markdown
 
 TRUTH = {
     ("a", 0): {0.01: 0.6, 0.1: 0.9, 1.0: 0.8},
@@ -100,30 +97,6 @@ def test_markdown():
     )
 
 
-# ---- rules --------------------------------------------------------------------------------------
-
-
-def test_rules_read_a_curve():
-    lrs, losses = [1e-3, 1e-2, 1e-1, 1.0, 10.0], [2.0, 2.0, 1.0, 1.5, 3.0]
-    assert regret.at_minimum(lrs, losses, divisor=2.0) == 0.05
-    assert regret.at_rise(lrs, losses, part=0.5, divisor=4.0) == 0.25
-    assert regret.at_rise(lrs, losses, part=0.8, divisor=1.0) == 10.0
-    assert regret.at_rise(lrs[:3], losses[:3], part=0.5, divisor=1.0) == 0.1  # it never rises
-    assert regret.edge([*lrs, 100.0], [2.0, 2.0, 1.0, 1.3, 1.4, 3.0]) == 0.1  # the minimum
-    assert regret.edge(lrs, [2.0, 1.1, 1.0, 3.0, 4.0]) == 0.1
-    assert regret.edge([0.01, 0.02, 0.04, 0.08], [2.0, 1.0, 1.1, 1.6]) == 0.02
-    assert regret.edge([0.01, 0.02, 0.03, 0.04], [2.0, 1.2, 1.0, 1.6]) == 0.01
-    assert regret.trough(lrs, losses, part=0.5, divisor=1.0) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_every_rule_answers_on_a_plain_curve(rule):
-    lrs = [10 ** (n / 10 - 4) for n in range(41)]
-    losses = [2.3 - 1.5 * min(n / 30, 1) + max(n - 33, 0) * 0.4 for n in range(41)]
-    answer = LRCurve(lrs=lrs, losses=losses).suggestion(rule)
-    assert lrs[0] < answer <= lrs[-1]
-
-
 # ---- files --------------------------------------------------------------------------------------
 
 
@@ -136,11 +109,11 @@ def test_table_of_what_is_on_disk(tmp_path, monkeypatch, capsys):
         for lr in lrs:
             accuracy = 0.9 if lr == 0.1 else 0.5
             row = {"task": task.name, "seed": seed, "lr": lr, "acc": accuracy}
-            regret.add(tmp_path / "regret_truth.jsonl", row)
+            add_line(tmp_path / "regret_truth.jsonl", row)
         row = {"task": unfinished.name, "seed": seed, "lr": 0.001, "acc": 0.5}
-        regret.add(tmp_path / "regret_truth.jsonl", row)
+        add_line(tmp_path / "regret_truth.jsonl", row)
         row = {"peer": "p", "task": task.name, "seed": seed, "suggestions": {"good": 0.1, "bad": 1}}
-        regret.add(tmp_path / "regret_peers.jsonl", row)
+        add_line(tmp_path / "regret_peers.jsonl", row)
 
     assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
     regret.run_table()
@@ -150,9 +123,7 @@ def test_table_of_what_is_on_disk(tmp_path, monkeypatch, capsys):
     assert "| tuned | good | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
     assert "| tuned | bad | 3 | 0 | 40.00 | 40.00 | 40.00 |" in table
     assert "| tuned | best of the grid | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
-    with (tmp_path / "regret.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    regret_of = {row["method"]: float(row["regret"]) for row in rows}
+    regret_of = {row["method"]: row["regret"] for row in regret.rows()}
     no_finder = [regret_of.pop(method) for method in regret.NO_FINDER]  # SGD at 0.03, 0.05, 0.1
     assert no_finder == [40, 40, 0]
     assert regret_of == {"good": 0, "bad": 40, "best of the grid": 0}
@@ -164,7 +135,7 @@ def test_truth_ends_where_all_seeds_fail(tmp_path, monkeypatch):
     for seed in SEEDS:
         for lr, accuracy in ((0.1, 0.9), (1.0, 0.1)):
             row = {"task": task.name, "seed": seed, "lr": lr, "acc": accuracy}
-            regret.add(tmp_path / "regret_truth.jsonl", row)
+            add_line(tmp_path / "regret_truth.jsonl", row)
     assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
 
 

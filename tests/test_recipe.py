@@ -88,6 +88,21 @@ def test_a_recipe_spends_no_more_than_its_cost(cost):
     assert is_short == (cost < 2)
 
 
+def test_where_range_tests_would_be_too_short_there_is_one_and_short_trainings_decide(said):
+    found, _ = recipe(cost=3.0)
+    (only,) = found.recipe.tests
+    assert only.weight_decay == 1e-4  # the optimizer's own
+    assert len(found.curve.lrs) > 50
+    assert found.recipe.candidates == [0, 1e-4, 1e-3]
+    tried = {probe.weight_decay for probe in found.recipe.stage(WEIGHT_DECAY).probes}
+    assert tried == {0, 1e-3}
+    assert any(line.startswith("Recipe: range tests: one alone") for line in said())
+    assert "range tests: one alone" in found.report()
+    for decay in found.recipe.candidates:
+        (group,) = found.recipe.conditions_with(decay, (0.9, 0.9)).groups
+        assert group["weight_decay"] == decay
+
+
 @pytest.mark.parametrize("total", [40, 57, 100, 1000, 20_000])
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.8, 2.4, 5.0])
 @pytest.mark.parametrize("others", [0, 2, 5])
@@ -140,7 +155,7 @@ def test_groups_without_weight_decay_stay_without():
 
 
 def test_where_no_group_has_a_weight_decay_all_get_it():
-    _, seen = recipe(Tried(partial(SGD, weight_decay=0), groups=True), cost=0.6)
+    _, seen = recipe(Tried(partial(SGD, weight_decay=0), groups=True), cost=2.0)
     assert {tuple(decays) for decays, _ in seen.settings} == {(0, 0), (1e-4, 1e-4), (1e-3, 1e-3)}
 
 
@@ -169,8 +184,8 @@ def test_where_no_short_training_comes_to_its_end_the_curves_choose_the_weight_d
     assert found.suggestion() is None
     assert found.chosen is None
     assert found.weight_decay in GRID
-    assert found.recipe.notes == (
-        "the stages after the peaks are left out: no short training came to its end",
+    assert found.recipe.notes[-1] == (
+        "the stages after the peaks are left out: no short training came to its end"
     )
     assert "no peak" in found.report()
 
@@ -502,7 +517,12 @@ def test_a_bad_grid_is_refused(check, given, said):
             {},
             "momenta must be None with SGD, which has no momentum or betas, or a momentum of 0",
         ),
-        (SGD, {"cost": 0.05}, "cost must be enough for 3 range tests of 3 steps, got 5 of the"),
+        (SGD, {"cost": 0.02}, "cost must be enough for 1 range test of 3 steps, got 2 of the"),
+        (
+            SGD,
+            {"cost": 1.0, "num_training": 40},
+            "cost must be enough for 3 range tests of 40 steps, got 100 of the",
+        ),
     ],
 )
 def test_what_the_recipe_cannot_change_is_refused_before_a_step_is_taken(
@@ -519,7 +539,7 @@ def test_a_recipe_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, c
     recipe(trainer=trainer)
     (line,) = [line for line in said() if line.startswith("The recipe costs")]
     assert line == (
-        "The recipe costs at most 3 of the training: 300 of 100 steps. 3 range tests of up to 25,"
+        "The recipe costs at most 3 of the training: 300 of 100 steps. 1 range test of up to 75,"
         " then short trainings of 20: 3 for peaks, 2 for weight decays, 1 for momenta; then longer"
         " ones of the best."
     )

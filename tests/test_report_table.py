@@ -542,7 +542,7 @@ def test_the_command_prints_the_table_where_it_cannot_write(
     def refuse(path: Path, content: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("lightning_onecycle.report.table.write_whole", refuse)
+    monkeypatch.setattr("lightning_onecycle.report.write.write_whole", refuse)
     main([str(sweep)])
     output = capsys.readouterr().out
     assert output.startswith("7 jobs: 4 completed")

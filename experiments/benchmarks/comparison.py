@@ -131,7 +131,7 @@ def of_import_time() -> Iterator[Row]:
 
 def of_regret() -> Iterator[Row]:
     """What a suggestion costs."""
-    rows = read(RESULTS / "regret.csv")
+    rows = regret.rows()
     names = {"lightning": "Lightning's Tuner", "fastai valley": "fastai valley, its default"}
     others = {*PEERS, "no"}  # a peer, or no finder
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m.split()[0] in others]
@@ -154,7 +154,7 @@ def of_regret() -> Iterator[Row]:
 
 def _lost(rows: list[Row], method: str) -> str:
     mine = [row["regret"] for row in rows if row["method"] == method]
-    found = [value for value in mine if value != ""]
+    found = [value for value in mine if value is not None]
     none = f", no suggestion in {len(mine) - len(found)} of {len(mine)}" * (len(found) < len(mine))
     return f"{fmean(found):.2f} ({max(found):.2f}{none})"
 

@@ -17,10 +17,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from experiments.benchmarks.regret import TASKS, build
 from experiments.benchmarks.results import keep
+from experiments.benchmarks.trainers import quiet_trainer
 from experiments.rows import markdown, quiet
 from lightning_onecycle import GradientNoiseScale, OneCycle, Sharpness
 from lightning_onecycle.measure._measurement import Measurement
@@ -60,18 +61,7 @@ def seconds(task_name: str, seed: int, measurement: Measurement | None) -> tuple
     if measurement is not None:
         counts = Counts(measurement)
         callbacks.append(measurement)
-    trainer = Trainer(
-        max_epochs=-1,
-        max_steps=STEPS,
-        limit_val_batches=0,
-        callbacks=callbacks,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(*callbacks, max_epochs=-1, max_steps=STEPS, limit_val_batches=0)
     began = time.process_time()
     trainer.fit(module, datamodule=data)
     return time.process_time() - began, 0 if counts is None else counts.count

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader
 from experiments.benchmarks.kinds.problems import Problem
 from experiments.benchmarks.kinds.tasks import TASKS, Task
 from experiments.benchmarks.kinds.trainings import Regime, loaders, trainer_for
-from experiments.benchmarks.regret import EndAtNaN, add, read
-from experiments.rows import markdown, quiet
+from experiments.benchmarks.trainers import EndAtNaN
+from experiments.rows import add_line, markdown, quiet, read_lines
 from lightning_onecycle import OneCycle, ScheduleCallback, Tuner, one_cycle
 
 RESULTS = Path(__file__).parent / "results"
@@ -213,7 +213,7 @@ def try_out(bench: Bench, trial: Any, prune: bool) -> dict[str, Any]:
 
 def run() -> None:
     """Run what is not on disk yet."""
-    done = {(row["task"], row["seed"], row["method"]) for row in read(ROWS)}
+    done = {(row["task"], row["seed"], row["method"]) for row in read_lines(ROWS)}
     last = {defaults: "range test", recipes: "recipe, cost 6", studies: "random search, 40"}
     for seed in SEEDS:
         for task in CHOSEN_TASKS:
@@ -225,7 +225,7 @@ def run() -> None:
                     trivial = round(bench.problem(1).trivial, 6)
                     row = {"task": task.name, "seed": seed, "trivial": trivial, **row}
                     if (task.name, seed, row["method"]) not in done:
-                        add(ROWS, row)
+                        add_line(ROWS, row)
                     print({k: row[k] for k in ("task", "seed", "method", "test")}, flush=True)
 
 
@@ -252,7 +252,7 @@ def lost(rows: list[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
 
 def table() -> None:
     """Write ``recipe.md`` and ``recipe.png``."""
-    rows = list(read(ROWS))
+    rows = list(read_lines(ROWS))
     by_method = lost(rows)
     spent = {m: fmean(r["trainings"] for r in rows if r["method"] == m) for m in by_method}
     lines = []

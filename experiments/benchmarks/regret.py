@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import csv
 import itertools
-import json
 import math
 import sys
 import tempfile
@@ -30,20 +28,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch.optim import SGD, AdamW
 
 from experiments.benchmarks.peers import PEERS
 from experiments.benchmarks.results import RESULTS, run_module
+from experiments.benchmarks.trainers import EndAtNaN, quiet_trainer
 from experiments.data import Digits, FashionMNIST
 from experiments.data.base import InMemoryDataModule
 from experiments.models import MLP, LeNet, ResNet
-from experiments.rows import markdown, quiet
+from experiments.rows import add_line, markdown, quiet, read_lines
 from experiments.task import Classifier
 from lightning_onecycle import BatchNormRecalibration, LRCurve, OneCycle, Tuner, one_cycle
 
@@ -57,14 +55,14 @@ GRIDS = {
     "sgd": tuple(10**e for e in (-3.5, *(n / 4 for n in range(-10, 5)))),
     "adamw": tuple(10**e for e in (-5, *(n / 4 for n in range(-16, 1)))),
 }
-# Our range tests, by optimizer; the second is there to see how much a suggestion owes to the range,
-# and the third how much it owes to the number of steps.
+# Our range tests, by optimizer: over a wide and a narrow range, and with three times as many steps.
 RANGES = {
     "wide": {"sgd": (1e-6, 10.0), "adamw": (1e-6, 1.0)},
     "narrow": {"sgd": (1e-4, 10.0), "adamw": (1e-5, 1.0)},
     "fine": {"sgd": (1e-6, 10.0), "adamw": (1e-6, 1.0)},
 }
 POINTS = {"wide": 100, "narrow": 100, "fine": 300}
+BEST = "best of the grid"
 # Peaks of people who run no range test: one number for each optimizer, whatever the task is.
 NO_FINDER = {
     f"no finder (SGD {sgd:g}, AdamW 0.003)": {"sgd": sgd, "adamw": 3e-3}
@@ -99,8 +97,7 @@ class Task:
     train_size: int | None = None
 
 
-# Sets of seven were kept apart while they were new, and count as tuned since their results changed
-# the rule; the last seven were trained when the rule stood as it is.
+# The rule was chosen on the tuned tasks. The last seven were trained after it, and are kept apart.
 TASKS = (
     Task("digits-mlp_bn-sgd", True, "digits", "mlp_bn", "sgd", 1e-4, 64, 30),
     Task("digits-mlp-adamw", True, "digits", "mlp", "adamw", 0.1, 64, 30),
@@ -176,32 +173,13 @@ def make_trainer(task: Task, *callbacks: Callback, folder: str | None = None) ->
         *callbacks: Besides the one that sees to batch-norm statistics.
         folder: Where somebody else's finder may write.
     """
-    return Trainer(
+    return quiet_trainer(
+        *callbacks,
+        BatchNormRecalibration(),
         max_epochs=task.epochs,
         check_val_every_n_epoch=task.epochs,
-        callbacks=[*callbacks, BatchNormRecalibration()],
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         default_root_dir=folder,
     )
-
-
-class EndAtNaN(Callback):
-    """End a training whose loss is no number any more."""
-
-    diverged = False
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
-    ) -> None:
-        """Stop where the loss is not finite."""
-        if not math.isfinite(float(outputs["loss"])):
-            self.diverged = trainer.should_stop = True
 
 
 def train(task: Task, seed: int, lr: float) -> dict[str, Any]:
@@ -219,7 +197,7 @@ def train(task: Task, seed: int, lr: float) -> dict[str, Any]:
 def run_truth() -> None:
     """Train each task over its grid of peaks, from the lowest up to where all seeds fail."""
     path = RESULTS / "regret_truth.jsonl"
-    done = {(row["task"], row["lr"], row["seed"]): row for row in read(path)}
+    done = {(row["task"], row["lr"], row["seed"]): row for row in read_lines(path)}
     for task in TASKS:
         learnt = False
         for lr in (round(lr, 8) for lr in GRIDS[task.optimizer]):
@@ -228,7 +206,7 @@ def run_truth() -> None:
                 row = done.get((task.name, lr, seed))
                 if row is None:
                     row = {"task": task.name, "lr": lr, "seed": seed, **train(task, seed, lr)}
-                    add(path, row)
+                    add_line(path, row)
                 accuracies.append(row["acc"])
             print(task.name, f"{lr:.3g}", accuracies, flush=True)
             learnt = learnt or max(accuracies) > FAILED
@@ -242,7 +220,7 @@ def run_truth() -> None:
 def run_find() -> None:
     """Run our range test on each task and seed, over each of `RANGES`, and keep the curves."""
     path = RESULTS / "regret_curves.jsonl"
-    done = {(row["range"], row["task"], row["seed"]) for row in read(path)}
+    done = {(row["range"], row["task"], row["seed"]) for row in read_lines(path)}
     for name, task, seed in itertools.product(RANGES, TASKS, SEEDS):
         if (name, task.name, seed) in done:
             continue
@@ -261,14 +239,14 @@ def run_find() -> None:
         row["seconds"] = round(time.perf_counter() - began, 2)
         row["lrs"] = [float(f"{lr:.6g}") for lr in curve.lrs]
         row["losses"] = [float(f"{loss:.6g}") for loss in curve.losses]
-        add(path, row)
+        add_line(path, row)
         print(name, task.name, seed, curve.suggest(), flush=True)
 
 
 def run_searches() -> None:
     """Search on each task and seed, for as many steps as the training has; those apart first."""
     path = RESULTS / "regret_searches.jsonl"
-    done = {(row["task"], row["seed"]) for row in read(path)}
+    done = {(row["task"], row["seed"]) for row in read_lines(path)}
     for task, seed in itertools.product(sorted(TASKS, key=lambda task: task.tuned), SEEDS):
         if (task.name, seed) in done:
             continue
@@ -278,14 +256,14 @@ def run_searches() -> None:
             module, datamodule=data, min_lr=low, max_lr=high
         )
         row = {"task": task.name, "seed": seed, "lr": found.suggestion(), "steps": found.steps}
-        add(path, {**row, "of": found.total_steps, "says": str(found)})
+        add_line(path, {**row, "of": found.total_steps, "says": str(found)})
         print(task.name, seed, found, flush=True)
 
 
 def run_peers() -> None:
     """Run each of `PEERS` on each task and seed."""
     path = RESULTS / "regret_peers.jsonl"
-    done = {(row["peer"], row["task"], row["seed"]) for row in read(path)}
+    done = {(row["peer"], row["task"], row["seed"]) for row in read_lines(path)}
     for task, seed, peer in itertools.product(TASKS, SEEDS, PEERS):
         if (peer, task.name, seed) in done:
             continue
@@ -294,51 +272,12 @@ def run_peers() -> None:
         with tempfile.TemporaryDirectory() as folder:
             suggestions = PEERS[peer]((module, data, make_trainer(task, folder=folder)))
         row = {"peer": peer, "task": task.name, "seed": seed, "suggestions": suggestions}
-        add(path, {**row, "seconds": round(time.perf_counter() - began, 2)})
+        add_line(path, {**row, "seconds": round(time.perf_counter() - began, 2)})
         print(task.name, seed, suggestions, flush=True)
 
 
-def at_minimum(lrs: list[float], losses: list[float], divisor: float) -> float:
-    """The rate where the smoothed loss is lowest, divided by ``divisor``."""
-    return lrs[losses.index(min(losses))] / divisor
-
-
-def at_rise(lrs: list[float], losses: list[float], part: float, divisor: float) -> float:
-    """Where ``part`` of the fall is first lost again, or the range ends, divided by ``divisor``."""
-    low = losses.index(min(losses))
-    level = losses[low] + part * (max(losses[: low + 1]) - losses[low])
-    beyond = (lr for lr, loss in zip(lrs[low:], losses[low:], strict=True) if loss >= level)
-    return next(beyond, lrs[-1]) / divisor
-
-
-def trough(lrs: list[float], losses: list[float], part: float, divisor: float) -> float:
-    """The geometric middle of where less than ``part`` of the fall is missing, divided."""
-    low = losses.index(min(losses))
-    level = losses[low] + part * (max(losses[: low + 1]) - losses[low])
-    before = (lrs[i] for i in range(low, -1, -1) if losses[i] >= level)
-    return math.sqrt(next(before, lrs[0]) * at_rise(lrs, losses, part, 1.0)) / divisor
-
-
-def edge(lrs: list[float], losses: list[float]) -> float:
-    """A quarter of where half of the fall is first lost again, at most where the minimum is.
-
-    The rule of `lightning_onecycle` as it was before it had to be lost for good.
-    """
-    return min(at_rise(lrs, losses, 0.5, 4.0), at_minimum(lrs, losses, 1.0))
-
-
-# What may be read off our curves: methods of `LRCurve`, and rules for the peak that were tried.
-RULES: dict[str, Any] = {
-    **{name: name for name in ("max_lr", "steepest", "valley", "slide", "minimum")},
-    "at the minimum": partial(at_minimum, divisor=1.0),
-    "minimum / 1.5": partial(at_minimum, divisor=1.5),
-    "minimum / 2": partial(at_minimum, divisor=2.0),
-    "minimum / 3": partial(at_minimum, divisor=3.0),
-    "a tenth lost / 2": partial(at_rise, part=0.1, divisor=2.0),
-    "half lost / 4": partial(at_rise, part=0.5, divisor=4.0),
-    "edge": edge,
-    "middle of the trough": partial(trough, part=0.1, divisor=1.0),
-}
+METHODS = ("max_lr", "steepest", "valley", "slide", "minimum")
+"""Of `LRCurve`."""
 
 
 # ---- regret -------------------------------------------------------------------------------------
@@ -358,15 +297,26 @@ def accuracy_at(accuracies: Mapping[float, float], lr: float) -> float:
         >>> accuracy_at({0.01: 0.8, 1.0: 0.6}, 0.1)
         0.7
     """
-    grid = sorted(accuracies)
-    if lr > grid[-1]:
-        return CHANCE
-    right = bisect.bisect_left(grid, lr)
+    ladder = {math.log10(peak): accuracy for peak, accuracy in accuracies.items()}
+    return round(interpolated(ladder, math.log10(lr), beyond=CHANCE), 12)
+
+
+def interpolated(values: Mapping[float, float], exponent: float, beyond: float) -> float:
+    """Interpolate linearly; below the ladder its lowest counts, above it ``beyond``.
+
+    Example:
+        >>> interpolated({-2.0: 0.4, -1.0: 0.6}, -1.5, 1.0), interpolated({-2.0: 0.4}, -1.0, 1.0)
+        (0.5, 1.0)
+    """
+    ladder = sorted(values)
+    if exponent > ladder[-1]:
+        return beyond
+    right = bisect.bisect_left(ladder, exponent)
     if right == 0:
-        return accuracies[grid[0]]
-    low, high = grid[right - 1], grid[right]
-    part = math.log10(lr / low) / math.log10(high / low)
-    return round(accuracies[low] + part * (accuracies[high] - accuracies[low]), 12)
+        return values[ladder[0]]
+    low, high = ladder[right - 1], ladder[right]
+    part = (exponent - low) / (high - low)
+    return values[low] + part * (values[high] - values[low])
 
 
 def best_peak(truth: Truth, task: str) -> tuple[float, float]:
@@ -429,7 +379,7 @@ def summary(rows: Iterable[Mapping[str, Any]], tuned: Mapping[str, bool]) -> lis
 def read_truth() -> dict[tuple[str, int], dict[float, float]]:
     """Return the accuracies of the tasks that have been trained over the whole of their grids."""
     truth: dict[tuple[str, int], dict[float, float]] = defaultdict(dict)
-    for row in read(RESULTS / "regret_truth.jsonl"):
+    for row in read_lines(RESULTS / "regret_truth.jsonl"):
         truth[row["task"], row["seed"]][row["lr"]] = row["acc"]
     whole = {}
     for task in TASKS:
@@ -449,15 +399,15 @@ def _is_whole(task: Task, grids: list[dict[float, float]]) -> bool:
 
 
 def read_suggestions() -> Iterator[tuple[str, str, int, float | None]]:
-    """Yield method, task, seed and learning rate: `RULES` on our curves, peers, `NO_FINDER`."""
-    for row in read(RESULTS / "regret_curves.jsonl"):
+    """Yield method, task, seed and learning rate: `METHODS` on our curves, peers, `NO_FINDER`."""
+    for row in read_lines(RESULTS / "regret_curves.jsonl"):
         curve = LRCurve(lrs=row["lrs"], losses=row["losses"])
-        for name, rule in RULES.items():
-            method = f"{name} ({row['range']})"
-            yield method, row["task"], row["seed"], curve.suggestion(rule)
-    for row in read(RESULTS / "regret_searches.jsonl"):
+        for method in METHODS:
+            peak = curve.suggestion(method)
+            yield f"{method} ({row['range']})", row["task"], row["seed"], peak
+    for row in read_lines(RESULTS / "regret_searches.jsonl"):
         yield "search, cost 1", row["task"], row["seed"], row["lr"]
-    for row in read(RESULTS / "regret_peers.jsonl"):
+    for row in read_lines(RESULTS / "regret_peers.jsonl"):
         for method, lr in row["suggestions"].items():
             yield method, row["task"], row["seed"], lr
     for (method, peaks), task, seed in itertools.product(NO_FINDER.items(), TASKS, SEEDS):
@@ -481,37 +431,24 @@ def tasks_table(truth: Truth) -> list[dict[str, Any]]:
     return lines
 
 
-def run_table() -> None:
-    """Print the tables; write them to ``regret.md``, and each single regret to ``regret.csv``."""
+def rows() -> list[dict[str, Any]]:
+    """Return the regret of every suggestion that is on disk, as `regrets` does."""
     truth = read_truth()
     suggestions = [item for item in read_suggestions() if (item[1], item[2]) in truth]
     # What the luck of a seed amounts to: the peak that is best in the mean, for each seed.
-    suggestions += [("best of the grid", t, s, best_peak(truth, t)[0]) for t, s in truth]
-    rows = regrets(truth, suggestions)
-    lines = summary(rows, {task.name: task.tuned for task in TASKS})
-    text = f"{markdown(tasks_table(truth))}\n\n{markdown(lines)}\n"
+    suggestions += [(BEST, task, seed, best_peak(truth, task)[0]) for task, seed in truth]
+    return regrets(truth, suggestions)
+
+
+def run_table() -> None:
+    """Print the tables, and write them to ``regret.md``."""
+    lines = summary(rows(), {task.name: task.tuned for task in TASKS})
+    text = f"{markdown(tasks_table(read_truth()))}\n\n{markdown(lines)}\n"
     print(text)
     (RESULTS / "regret.md").write_text(text)
-    with (RESULTS / "regret.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
-# ---- files and command line ---------------------------------------------------------------------
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a file of JSON lines; none if it is missing."""
-    if path.exists():
-        yield from map(json.loads, path.read_text().splitlines())
-
-
-def add(path: Path, row: Mapping[str, Any]) -> None:
-    """Write one more line."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+# ---- command line -------------------------------------------------------------------------------
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from functools import partial
 from statistics import median
 from typing import Any, NamedTuple
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from experiments.benchmarks import bare
 from experiments.benchmarks.regret import TASKS, build
 from experiments.benchmarks.results import keep
+from experiments.benchmarks.trainers import quiet_trainer
 from experiments.data.base import InMemoryDataModule
 from experiments.rows import Row, markdown, quiet
 from lightning_onecycle import OneCycle, one_cycle, scheduler_config
@@ -112,17 +113,13 @@ def fit(module: Module, data: InMemoryDataModule, steps: int, *callbacks: Callba
     """Take the steps in a trainer that logs to TensorBoard."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = quiet_trainer(
+            clock,
+            *callbacks,
             max_epochs=-1,
             max_steps=steps,
             limit_val_batches=0,
-            callbacks=[clock, *callbacks],
             logger=TensorBoardLogger(folder),
-            accelerator="cpu",
-            devices=1,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
         )
         began = time.perf_counter()
         trainer.fit(module, datamodule=data)

@@ -6,8 +6,10 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
+
+from lightning_onecycle._ratios import in_proportion
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -73,6 +75,18 @@ class Conditions:
         object.__setattr__(self, "groups", tuple(groups))
         if isinstance(self.accumulation, dict) and list(self.accumulation) == ["0"]:
             object.__setattr__(self, "accumulation", self.accumulation["0"])
+
+    def with_weight_decay(self, value: float) -> Conditions:
+        """Return the conditions with this weight decay of the group that has the largest.
+
+        The other groups keep their ratio to it. Where no group has any, all get it.
+        """
+        decays = in_proportion([group.get("weight_decay") or 0.0 for group in self.groups], value)
+        groups = (
+            {**group, "weight_decay": decay}
+            for group, decay in zip(self.groups, decays, strict=True)
+        )
+        return replace(self, groups=tuple(groups))
 
     def compare(self, other: Conditions) -> list[str]:
         """Say what differs between these conditions and ``other``, which hold now.

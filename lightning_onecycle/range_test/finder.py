@@ -19,7 +19,7 @@ from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
 from lightning_onecycle.range_test.live_conditions import check_peak
-from lightning_onecycle.range_test.run import checked, run
+from lightning_onecycle.range_test.run import UserFit, checked, run
 from lightning_onecycle.range_test.suggest import METHODS, Suggestion
 from lightning_onecycle.search.files import load_curve_or_search
 from lightning_onecycle.search.result import Search
@@ -182,10 +182,10 @@ class LRFinder(Callback):
         )
         for name, given in (("train", train), ("val", val)):
             check_data(f"{name}_dataloaders", given)
-        what = (trainer, pl_module, train, val, datamodule)
+        fit = UserFit(trainer, pl_module, train, val, datamodule, data_is_ready=True)
         if self._searches:
-            return run_search(*what, self._options, data_is_ready=True)
-        return run(*what, self._options["range_test"], data_is_ready=True)
+            return run_search(fit, self._options)
+        return run(fit, self._options["range_test"])
 
     def _schedule_callback(self, trainer: Trainer) -> ScheduleCallback:
         callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -80,77 +80,73 @@ def checked(
     }
 
 
-def run(
-    trainer: Trainer,
-    model: LightningModule,
-    train_dataloaders: Any,
-    val_dataloaders: Any,
-    datamodule: LightningDataModule | None,
-    options: dict[str, Any],
-    *,
-    data_is_ready: bool = False,
-) -> LRCurve:
-    """Run a range test in this process, and leave no trace.
+class UserFit(NamedTuple):
+    """The fit that the user asks for.
 
-    Args:
+    Attributes:
         trainer: The user's own.
         model: As for ``Trainer.fit``, like the next three.
         train_dataloaders: See there.
         val_dataloaders: See there.
         datamodule: See there.
-        options: What `checked` returns.
         data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
+    """
+
+    trainer: Trainer
+    model: LightningModule
+    train_dataloaders: Any
+    val_dataloaders: Any
+    datamodule: LightningDataModule | None
+    data_is_ready: bool = False
+
+    def without_trace(self, short_fit: ShortFit) -> None:
+        """Let a copy of the model take the steps of ``short_fit``, which then holds the result.
+
+        Raises:
+            MisconfigurationException: If there are no data.
+        """
+        trainer, datamodule = self.trainer, self.datamodule
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        short_fit.left_out = [callback for callback in callbacks if not _takes_part(callback)]
+        model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile
+        short_fit.original = model
+        data = (self.train_dataloaders, self.val_dataloaders, datamodule)
+        with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
+            short_fit.prepare(trainer)
+            trainer.callbacks.append(short_fit)  # type: ignore[attr-defined]
+            _filter_callbacks_of(copied, short_fit.left_out)
+            for owner in (copied, datamodule) if self.data_is_ready else ():
+                both = ("setup", "teardown") if owner is datamodule else ()
+                for hook in ("prepare_data", *both):
+                    if owner is not None:
+                        setattr(owner, hook, _nothing)
+            try:
+                trainer.fit(copied, *data)
+            except SystemExit:
+                if isinstance(short_fit.exception, KeyboardInterrupt):
+                    raise short_fit.exception from None
+                raise
+        if not short_fit.stopped:
+            raise MisconfigurationException(
+                f"The {short_fit.what} has no data: the training loader has no batches, or"
+                " limit_train_batches is 0."
+            )
+
+
+def run(fit: UserFit, options: dict[str, Any]) -> LRCurve:
+    """Run a range test in this process, and leave no trace.
+
+    Args:
+        fit: The training to come.
+        options: What `checked` returns.
 
     Returns:
         The curve.
     """
-    what = (model, train_dataloaders, val_dataloaders, datamodule)
-    with progress_bar(trainer, options["num_training"], RangeTest.what) as bar:
+    with progress_bar(fit.trainer, options["num_training"], RangeTest.what) as bar:
         test = RangeTest(**options, bar=bar)
-        fit_without_trace(test, trainer, *what, data_is_ready=data_is_ready)
+        fit.without_trace(test)
     return test.curve()
-
-
-def fit_without_trace(
-    short_fit: ShortFit,
-    trainer: Trainer,
-    model: LightningModule,
-    train_dataloaders: Any,
-    val_dataloaders: Any,
-    datamodule: LightningDataModule | None,
-    *,
-    data_is_ready: bool = False,
-) -> None:
-    """Let a copy of ``model`` take the steps of ``short_fit``, which then holds what came of it.
-
-    The arguments are those of `run`.
-
-    Raises:
-        MisconfigurationException: If there are no data.
-    """
-    short_fit.left_out = [callback for callback in trainer.callbacks if not _takes_part(callback)]  # type: ignore[attr-defined]
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
-    short_fit.original = model
-    data = (train_dataloaders, val_dataloaders, datamodule)
-    with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
-        short_fit.prepare(trainer)
-        trainer.callbacks.append(short_fit)  # type: ignore[attr-defined]
-        _filter_callbacks_of(copied, short_fit.left_out)
-        for owner in (copied, datamodule) if data_is_ready else ():
-            for hook in ("prepare_data", *(("setup", "teardown") if owner is datamodule else ())):
-                if owner is not None:
-                    setattr(owner, hook, _nothing)
-        try:
-            trainer.fit(copied, train_dataloaders, val_dataloaders, datamodule)
-        except SystemExit:
-            if isinstance(short_fit.exception, KeyboardInterrupt):
-                raise short_fit.exception from None
-            raise
-    if not short_fit.stopped:
-        raise MisconfigurationException(
-            f"The {short_fit.what} has no data: the training loader has no batches, or"
-            " limit_train_batches is 0."
-        )
 
 
 @contextmanager

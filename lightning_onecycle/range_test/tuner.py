@@ -18,7 +18,7 @@ from lightning_onecycle.range_test.attributes import holders_of_lr, update
 from lightning_onecycle.range_test.batch_size import scale_batch_size
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.data import check_data
-from lightning_onecycle.range_test.run import checked, run
+from lightning_onecycle.range_test.run import UserFit, checked, run
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.search.recipe_run import run_recipe
 from lightning_onecycle.search.result import Search
@@ -118,9 +118,9 @@ class Tuner:
             schedule=schedule,
             val_batches=val_batches,
         )
-        what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        fit = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
         holders = list(holders_of_lr(model, attr_name)) if update_attr else []
-        curve: LRCurve = self._launch(run, *what, options)
+        curve: LRCurve = self._launch(run, fit, options)
         if update_attr:
             update(holders, curve)
         return curve
@@ -197,9 +197,9 @@ class Tuner:
         for_test = checked(schedule=schedule, **lr_find_arguments)
         num_training = lr_find_arguments.get("num_training")
         options = search_options(cost, file, for_test, num_training, weight_decays, momenta)
-        what = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        fit = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
         is_recipe = bool(options["weight_decays"] or options["momenta"])
-        found: Search = self._launch(run_recipe if is_recipe else run_search, *what, options)
+        found: Search = self._launch(run_recipe if is_recipe else run_search, fit, options)
         return found
 
     def scale_batch_size(
@@ -235,17 +235,13 @@ class Tuner:
             ValueError: If the strategy is a distributed one.
             MisconfigurationException: If loaders are given, or nothing has the batch size.
         """
-        given = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
-        data = dict(zip(("train_dataloaders", "val_dataloaders"), given[1:3], strict=True))
-        data["dataloaders"] = dataloaders
-        model = getattr(model, "_orig_mod", model)
-        arguments = {"method": method, **arguments}
-        return scale_batch_size(self.trainer, model, data, given[3], arguments)
+        fit = self._checked(model, train_dataloaders, val_dataloaders, datamodule)
+        return scale_batch_size(fit, dataloaders, {"method": method, **arguments})
 
     def _checked(
         self, model: Any, train_dataloaders: Any, val_dataloaders: Any, datamodule: Any
-    ) -> tuple[Any, ...]:
-        """Return what is trained and validated on, or refuse it."""
+    ) -> UserFit:
+        """Return what is trained, on what, or refuse it."""
         if not isinstance(getattr(model, "_orig_mod", model), of_either_lightning(LightningModule)):
             raise TypeError(f"model must be a LightningModule, got {type(model).__name__}")
         if any(isinstance(c, ShortFit) for c in self.trainer.callbacks):  # type: ignore[attr-defined]
@@ -265,16 +261,14 @@ class Tuner:
         _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):
             check_data(f"{name}_dataloaders", given)
-        return model, train_dataloaders, val_dataloaders, datamodule
+        return UserFit(self.trainer, model, train_dataloaders, val_dataloaders, datamodule)
 
     def _launch(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function where the trainer trains: here, or in processes that it starts."""
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, of_either_lightning(_MultiProcessingLauncher)):
-            return pickle.loads(launcher.launch(_pickled, function, self.trainer, *arguments))
-        if launcher is not None:
-            return launcher.launch(function, self.trainer, *arguments)
-        return function(self.trainer, *arguments)
+            return pickle.loads(launcher.launch(_pickled, function, *arguments))
+        return function(*arguments) if launcher is None else launcher.launch(function, *arguments)
 
 
 def _pickled(function: Callable[..., Any], *arguments: Any) -> bytes:

@@ -8,7 +8,8 @@ from lightning_onecycle.report.record import (
     record_failure,
     write_result,
 )
-from lightning_onecycle.report.table import Table, read_table, write_results
+from lightning_onecycle.report.table import Table, read_table
+from lightning_onecycle.report.write import write_results
 
 __all__ = [
     "Diverged",

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_onecycle.report.table import read_table, write_results
+from lightning_onecycle.report.table import read_table
+from lightning_onecycle.report.write import write_results
 
 _PROGRAM = "python -m lightning_onecycle.report"
 _FILES = ("results.csv", "results.md", "results.png")

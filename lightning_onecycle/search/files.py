@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.json_file import read_file
-from lightning_onecycle.search.result import Search, search_from_dict
+from lightning_onecycle.search.result import Search
 
 
 def load_curve_or_search(path: str | Path) -> LRCurve | Search:
@@ -27,6 +27,6 @@ def load_curve_or_search(path: str | Path) -> LRCurve | Search:
 
     def make(content: Any) -> LRCurve | Search:
         is_search = isinstance(content, Mapping) and "probes" in content
-        return search_from_dict(content) if is_search else LRCurve.from_dict(content)
+        return (Search if is_search else LRCurve).from_dict(content)
 
     return read_file(path, "an LR curve", make)

@@ -79,6 +79,12 @@ class Probe:
         return self.stopped == COMPLETED and math.isfinite(self.loss)
 
     @property
+    def outcome(self) -> str:
+        """The loss, or why the probe ended before its end, and the peak."""
+        what = f"{self.loss:.4g}" if self.is_complete else self.stopped.split(" at ")[0]
+        return f"{what} at {self.lr:.3g}"
+
+    @property
     def rank(self) -> float:
         """The loss, and infinity where the probe is not complete."""
         return self.loss if self.is_complete else math.inf

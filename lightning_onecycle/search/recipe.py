@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -92,6 +92,12 @@ class Recipe:
         return [test for test in self.tests if test.weight_decay not in gone]
 
     @property
+    def candidates(self) -> list[float | None]:
+        """The weight decays that are not thrown away, tested or not."""
+        gone = self.thrown_away()
+        return [decay for decay in self.weight_decays or (None,) if decay not in gone]
+
+    @property
     def start(self) -> DecayTest:
         """The test with the weight decay that the search over peaks begins with.
 
@@ -104,8 +110,13 @@ class Recipe:
         if any(test.curve.suggestion() is not None for test in kept):
             largest = max(_edge(test.curve) for test in kept)
             stable = [test for test in kept if _edge(test.curve) * _SAME_RATE >= largest]
-        own = [test for test in stable if test.weight_decay == self.own_weight_decay]
-        return own[0] if own else stable[(len(stable) - 1) // 2]
+        decay = self.own_or_middle([test.weight_decay for test in stable])
+        return next(test for test in stable if test.weight_decay == decay)
+
+    def own_or_middle(self, decays: Sequence[float | None]) -> float | None:
+        """Return the optimizer's own weight decay if it is among these, or the middle one."""
+        own = self.own_weight_decay
+        return own if own in decays else decays[(len(decays) - 1) // 2]
 
     # ---- the stages after the search over peaks ------------------------------------------------
 
@@ -158,12 +169,13 @@ class Recipe:
     def conditions_with(
         self, weight_decay: float | None, momentum: Momentum | None
     ) -> Conditions | None:
-        """Return the conditions of a training with these; each weight decay has had its test."""
-        tests = [test for test in self.tests if test.weight_decay == weight_decay]
-        conditions = tests[0].curve.conditions if tests else self.conditions
-        if conditions is None or momentum is None:
-            return conditions
-        return replace(conditions, momentum=momentum[1])
+        """Return the conditions of a training with these. None: the own one."""
+        conditions = self.conditions
+        if conditions is not None and weight_decay is not None:
+            conditions = conditions.with_weight_decay(weight_decay)
+        if conditions is not None and momentum is not None:
+            conditions = replace(conditions, momentum=momentum[1])
+        return conditions
 
     def remarks(self, weight_decay: float | None) -> list[str]:
         """Return the notes, and whether a weight decay wins at the end of its grid."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from lightning_onecycle.search.plan import probe_steps
 
-_LONGEST, _SHORTEST, _FEWEST_STEPS = 1 / 4, 1 / 8, 10
+_LONGEST, _SHORTEST, _FEWEST_STEPS, _FEWEST_POINTS = 1 / 4, 1 / 8, 10, 50
 PEAKS = 3
 """Probes of the search over peaks that are always paid for."""
 FIRST_ROUND, LAST_ROUND = "longer trainings", "whole trainings"
@@ -22,32 +22,41 @@ class Shares(NamedTuple):
     peaks: int
 
 
-def steps_of_tests(
-    total_steps: int, budget: int, tests: int, num_training: int | None = None
-) -> int:
-    """Return the steps of each range test, 300 at most.
+class RangeTests(NamedTuple):
+    """How many range tests there are, and the steps of each."""
+
+    tests: int
+    steps: int
+
+
+def range_tests(
+    total_steps: int, budget: int, weight_decays: int, num_training: int | None = None
+) -> RangeTests:
+    """Return a range test for each weight decay, or one in all, of 300 steps at most.
 
     Together they have a fifth of the budget, or a quarter where that is fewer than 100 steps, and
-    all of it where no probes fit in beside them.
+    all of it where no probes fit in beside them. Where each had fewer than 50 steps, they would not
+    tell weight decays apart, and there is one alone.
 
     Args:
         total_steps: Optimizer steps of the training.
         budget: Steps that may be spent.
-        tests: How many tests there are.
-        num_training: Steps of each, where they are given.
+        weight_decays: How many are to be tried.
+        num_training: Steps of each test, where they are given.
 
     Example:
-        >>> steps_of_tests(1000, 3000, 4), steps_of_tests(20_000, 60_000, 4)
-        (150, 300)
-        >>> steps_of_tests(100, 30, 3)
-        10
+        >>> range_tests(1000, 3000, 4), range_tests(20_000, 60_000, 4)
+        (RangeTests(tests=4, steps=150), RangeTests(tests=4, steps=300))
+        >>> range_tests(300, 900, 4), range_tests(100, 10, 4)
+        (RangeTests(tests=1, steps=180), RangeTests(tests=1, steps=10))
     """
     if num_training is not None:
-        return num_training
+        return RangeTests(weight_decays, num_training)
     together = max(budget // 5, min(100, budget // 4))
     if not probe_steps(total_steps, budget - together)[0]:
         together = budget
-    return min(300, together // tests)
+    tests = weight_decays if together >= weight_decays * _FEWEST_POINTS else 1
+    return RangeTests(tests, min(300, together // tests))
 
 
 def shares(total_steps: int, left: int, others: int) -> Shares:

@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_onecycle.range_test.curve import LRCurve
-from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
@@ -31,9 +30,9 @@ from lightning_onecycle.search.recipe_plan import (
     FIRST_ROUND,
     PEAKS,
     ROUNDS,
+    range_tests,
     round_of,
     shares,
-    steps_of_tests,
 )
 from lightning_onecycle.search.recipe_settings import Momentum, Setting
 from lightning_onecycle.search.recipe_survey import RecipeSurvey
@@ -43,35 +42,17 @@ from lightning_onecycle.search.run import begun, keep_in, short_trainings
 _FEWEST_STEPS = 3
 
 
-def run_recipe(
-    trainer: Trainer,
-    model: LightningModule,
-    train_dataloaders: Any,
-    val_dataloaders: Any,
-    datamodule: LightningDataModule | None,
-    options: dict[str, Any],
-) -> Search:
+def run_recipe(user_fit: UserFit, options: dict[str, Any]) -> Search:
     """Run the recipe in this process, and leave no trace.
 
     Args:
-        trainer: The user's own.
-        model: As for ``Trainer.fit``, like the next three.
-        train_dataloaders: See there.
-        val_dataloaders: See there.
-        datamodule: See there.
+        user_fit: The training to come.
         options: What `search_options` returns.
 
     Returns:
         The search, with its recipe.
     """
-    fit = partial(
-        fit_without_trace,
-        trainer=trainer,
-        model=model,
-        train_dataloaders=train_dataloaders,
-        val_dataloaders=val_dataloaders,
-        datamodule=datamodule,
-    )
+    trainer, fit = user_fit.trainer, user_fit.without_trace
     asked = Recipe(options["weight_decays"], options["momenta"])
     survey = RecipeSurvey(asked, **options["range_test"])
     fit(survey)
@@ -111,14 +92,16 @@ class _Run:
         self.schedule = survey.schedule or one_cycle()
         self.grid: tuple[float | None, ...] = recipe.weight_decays or (None,)
         self.momenta = [pair for pair in recipe.momenta if pair != recipe.own_momentum]
-        given, tests = options["num_training"], len(self.grid)
-        self.test_steps = steps_of_tests(self.total, budget, tests, given)
+        given = options["num_training"]
+        tests, self.test_steps = range_tests(self.total, budget, len(self.grid), given)
         if self.test_steps < _FEWEST_STEPS or self.test_steps * tests > budget:
             raise ValueError(
-                f"cost must be enough for {tests} range tests of"
+                f"cost must be enough for {_times(tests, 'range test')} of"
                 f" {max(self.test_steps, _FEWEST_STEPS)} steps, got {budget} of the training's"
                 f" {self.total}"
             )
+        one = (recipe.own_or_middle(self.grid),)
+        self.tested = self.grid if tests == len(self.grid) else one
         self.found = Search(
             LRCurve((), ()),
             total_steps=self.total,
@@ -135,9 +118,10 @@ class _Run:
 
     def announcement(self) -> str:
         """Return what the recipe is going to do, in one line."""
-        tests, others = len(self.grid), len(self.grid) - 1 + len(self.momenta)
+        tests, others = len(self.tested), len(self.grid) - 1 + len(self.momenta)
         length, _ = shares(self.total, self.budget - tests * self.test_steps, others)
-        counts = {"peaks": PEAKS, "weight decays": tests - 1, "momenta": len(self.momenta)}
+        decays = len(self.grid) - 1
+        counts = {"peaks": PEAKS, "weight decays": decays, "momenta": len(self.momenta)}
         listed = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
         trainings = (
             f"then short trainings of {length:,}: {listed}; then longer ones of the best"
@@ -146,7 +130,7 @@ class _Run:
         )
         return (
             f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
-            f" {self.total:,} steps. {tests} range test{'s' * (tests > 1)} of up to"
+            f" {self.total:,} steps. {_times(tests, 'range test')} of up to"
             f" {self.test_steps:,}, {trainings}."
         )
 
@@ -154,6 +138,11 @@ class _Run:
         """Run what is not done yet, as far as the budget goes."""
         self._range_tests()
         self._update(recipe=replace(self.recipe, notes=()))
+        if len(self.tested) < len(self.grid):
+            self._note(
+                f"range tests: one alone, the cost has no room for {len(self.grid)} that are long"
+                " enough to tell weight decays apart"
+            )
         self._peaks()
         if self.found.chosen is None:
             reason = self.found.note or "no short training came to its end"
@@ -168,8 +157,8 @@ class _Run:
     # ---- the stages -----------------------------------------------------------------------------
 
     def _range_tests(self) -> None:
-        """Test each weight decay. The curve of the search is the one that the peaks start from."""
-        for weight_decay in self.grid[len(self.recipe.tests) :]:
+        """Test the weight decays. The curve of the search is the one that the peaks start from."""
+        for weight_decay in self.tested[len(self.recipe.tests) :]:
             steps = {"num_training": self.test_steps, "most_steps": self.test_steps}
             test = RangeTest(**self.range_test | steps, bar=self.bar)
             test.weight_decay = weight_decay
@@ -183,7 +172,7 @@ class _Run:
         """Search over peaks at the weight decay to start with."""
         recipe = self.recipe
         tests = sum(test.steps for test in recipe.tests)
-        others = len(recipe.kept) - 1 + len(self.momenta)
+        others = len(recipe.candidates) - 1 + len(self.momenta)
         length, for_peaks = shares(self.total, self.budget - tests, others)
         if not self.found.probe_steps:
             self._update(probe_steps=length)
@@ -200,7 +189,7 @@ class _Run:
     def _weight_decays(self) -> None:
         """Try the weight decays that the curves could not tell apart, at the peak."""
         best = self._standing(WEIGHT_DECAY)
-        others = [t.weight_decay for t in self.recipe.kept if t.weight_decay != best.weight_decay]
+        others = [decay for decay in self.recipe.candidates if decay != best.weight_decay]
         settings = [Setting(best.lr, weight_decay) for weight_decay in others]
         self._probes(WEIGHT_DECAY, settings, self.found.probe_steps)
 
@@ -298,3 +287,7 @@ class _Run:
     def _note(self, note: str) -> None:
         rank_zero_info(f"Recipe: {note}.")
         self._update(recipe=replace(self.recipe, notes=(*self.recipe.notes, note)))
+
+
+def _times(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count > 1)}"

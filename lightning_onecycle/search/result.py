@@ -224,12 +224,7 @@ class Search:
             found = describe(self.suggestion(), self.weight_decay, self.momentum)
             return f"Recipe: {found}, {self.steps:,} steps for {self.total_steps:,}"
         lr, reason = self.suggest()
-        outcomes = ", ".join(
-            f"{probe.loss:.4g} at {probe.lr:.3g}"
-            if probe.is_complete
-            else f"{probe.stopped.split(' at ')[0]} at {probe.lr:.3g}"
-            for probe in self.probes
-        )
+        outcomes = ", ".join(probe.outcome for probe in self.probes)
         why = f"{self.judged_by.replace('loss', 'losses')}: {outcomes}" if outcomes else reason
         peak = "no peak" if lr is None else f"peak {lr:.3g}"
         return f"Search: {peak} ({why}), {self.steps:,} steps for {self.total_steps:,}"
@@ -287,17 +282,17 @@ class Search:
             OSError: If the file cannot be read.
             ValueError: If it holds no search, or one of a later version.
         """
-        return read_file(path, "a search", search_from_dict)
+        return read_file(path, "a search", cls.from_dict)
 
-
-def search_from_dict(content: Any) -> Search:
-    """Make a search of what `Search.save` wrote."""
-    check_format(content, _FORMAT)
-    schedule, recipe = content.get("schedule"), content.get("recipe")
-    return Search(
-        curve=LRCurve.from_dict(content["curve"]),
-        probes=tuple(Probe.from_dict(values) for values in content["probes"]),
-        schedule=None if schedule is None else Schedule.from_list(schedule),
-        recipe=None if recipe is None else Recipe.from_dict(recipe),
-        **{name: content[name] for name in _PLAIN},
-    )
+    @classmethod
+    def from_dict(cls, content: Any) -> Search:
+        """Make a search of what `save` wrote."""
+        check_format(content, _FORMAT)
+        schedule, recipe = content.get("schedule"), content.get("recipe")
+        return cls(
+            curve=LRCurve.from_dict(content["curve"]),
+            probes=tuple(Probe.from_dict(values) for values in content["probes"]),
+            schedule=None if schedule is None else Schedule.from_list(schedule),
+            recipe=None if recipe is None else Recipe.from_dict(recipe),
+            **{name: content[name] for name in _PLAIN},
+        )

@@ -11,11 +11,11 @@ from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from lightning_onecycle._checks import number
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.range_test.run import fit_without_trace, progress_bar
+from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
@@ -54,39 +54,17 @@ def search_options(
     }
 
 
-def run_search(
-    trainer: Trainer,
-    model: LightningModule,
-    train_dataloaders: Any,
-    val_dataloaders: Any,
-    datamodule: LightningDataModule | None,
-    options: dict[str, Any],
-    *,
-    data_is_ready: bool = False,
-) -> Search:
+def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
     """Run a search in this process, and leave no trace.
 
     Args:
-        trainer: The user's own.
-        model: As for ``Trainer.fit``, like the next three.
-        train_dataloaders: See there.
-        val_dataloaders: See there.
-        datamodule: See there.
+        user_fit: The training to come.
         options: What `search_options` returns.
-        data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
 
     Returns:
         The search.
     """
-    fit = partial(
-        fit_without_trace,
-        trainer=trainer,
-        model=model,
-        train_dataloaders=train_dataloaders,
-        val_dataloaders=val_dataloaders,
-        datamodule=datamodule,
-        data_is_ready=data_is_ready,
-    )
+    trainer, fit = user_fit.trainer, user_fit.without_trace
     survey = Survey(**options["range_test"])
     fit(survey)
     cost, file, total = options["cost"], options["file"], survey.total_steps

@@ -20,8 +20,7 @@ from torch.optim import Optimizer
 
 from experiments.benchmarks.kinds.tasks import TASKS, Task
 from experiments.benchmarks.kinds.trainings import Regime, build, train, trainer_for
-from experiments.benchmarks.regret import add, read
-from experiments.rows import quiet
+from experiments.rows import add_line, quiet, read_lines
 from lightning_onecycle import OneCycle, Tuner
 
 RESULTS = Path(__file__).parents[1] / "results" / "kinds"
@@ -36,7 +35,7 @@ LOWEST_PEAK, HIGHEST_PEAK = -4.0, 1.0
 def ladder(task: Task) -> None:
     """Train over half decades up to where nothing is gained, then over quarters around the best."""
     path = RESULTS / "full.jsonl"
-    done = {(r["task"], r["exponent"], r["seed"]): r for r in read(path)}
+    done = {(r["task"], r["exponent"], r["seed"]): r for r in read_lines(path)}
     trivial = build(task, SEEDS[0], 1.0)[-1]
 
     def mean_loss(exponent: float) -> float:
@@ -46,7 +45,7 @@ def ladder(task: Task) -> None:
             if row is None:
                 row = {"task": task.name, "exponent": exponent, "seed": seed}
                 row |= train(task, seed, task.steps, 10.0**exponent)
-                add(path, row)
+                add_line(path, row)
             losses.append(trivial if row["loss"] is None else min(row["loss"], trivial))
         return fmean(losses)
 
@@ -67,7 +66,7 @@ def ladder(task: Task) -> None:
 def curves(task: Task) -> None:
     """Run range tests of several numbers of points."""
     path = RESULTS / "curves.jsonl"
-    done = {(r["task"], r["points"], r["seed"]) for r in read(path)}
+    done = {(r["task"], r["points"], r["seed"]) for r in read_lines(path)}
     for points in POINTS:
         for seed in SEEDS:
             if (task.name, points, seed) in done:
@@ -79,14 +78,14 @@ def curves(task: Task) -> None:
             row = {"task": task.name, "points": points, "seed": seed, "stopped": curve.stopped}
             row["lrs"] = [float(f"{lr:.6g}") for lr in curve.lrs]
             row["losses"] = [float(f"{loss:.6g}") for loss in curve.losses]
-            add(path, row)
+            add_line(path, row)
             print("curve", task.name, points, seed, curve.suggest(), flush=True)
 
 
 def searches(task: Task) -> None:
     """Search at several costs."""
     path = RESULTS / "search.jsonl"
-    done = {(r["task"], r["cost"], r["seed"]) for r in read(path)}
+    done = {(r["task"], r["cost"], r["seed"]) for r in read_lines(path)}
     for cost in COSTS:
         for seed in SEEDS:
             if (task.name, cost, seed) in done:
@@ -102,7 +101,7 @@ def searches(task: Task) -> None:
             row["probes"] = [
                 [p.lr, p.loss if math.isfinite(p.loss) else None, p.steps] for p in found.probes
             ]
-            add(path, row)
+            add_line(path, row)
             print(task.name, cost, seed, found, flush=True)
 
 
@@ -111,7 +110,7 @@ def others(task: Task) -> None:
     from prodigyopt import Prodigy
 
     path = RESULTS / "others.jsonl"
-    done = {(r["task"], r["method"], r["seed"]) for r in read(path)}
+    done = {(r["task"], r["method"], r["seed"]) for r in read_lines(path)}
 
     def prodigy(module: Regime) -> Optimizer:
         return Prodigy(module.net.parameters(), lr=1.0, weight_decay=task.weight_decay)
@@ -130,7 +129,7 @@ def others(task: Task) -> None:
             if (task.name, method, seed) not in done:
                 row = {"task": task.name, "method": method, "seed": seed}
                 row |= train(task, seed, task.steps, 1.0, make, callback)
-                add(path, row)
+                add_line(path, row)
                 print(task.name, method, seed, row["loss"], flush=True)
 
 

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from experiments.benchmarks.kinds.measure import RESULTS, SEEDS
 from experiments.benchmarks.kinds.tasks import TASKS
 from experiments.benchmarks.kinds.trainings import Regime, build, trainer_for
-from experiments.benchmarks.regret import add, read
-from experiments.rows import quiet
+from experiments.rows import add_line, quiet, read_lines
 
 Suggestions = dict[str, "float | None"]
 
@@ -137,7 +136,7 @@ def main() -> None:
     """Run each peer on each task and seed; one that raises an error has no answer."""
     quiet()
     path = RESULTS / "peers.jsonl"
-    done = {(row["task"], row["peer"], row["seed"]) for row in read(path)}
+    done = {(row["task"], row["peer"], row["seed"]) for row in read_lines(path)}
     names: dict[str, set[str]] = {}
     for task in TASKS:
         for peer in PEERS:
@@ -155,7 +154,7 @@ def main() -> None:
                 names[peer.__name__] = set(suggestions)
                 for method, lr in suggestions.items():
                     row = {"task": task.name, "peer": peer.__name__, "method": method}
-                    add(path, {**row, "seed": seed, "lr": lr})
+                    add_line(path, {**row, "seed": seed, "lr": lr})
                 print(task.name, seed, suggestions, flush=True)
 
 

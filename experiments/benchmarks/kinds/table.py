@@ -10,7 +10,6 @@ predictor lose 100 %.
 
 from __future__ import annotations
 
-import bisect
 import math
 import random
 from collections import defaultdict
@@ -20,8 +19,8 @@ from typing import Any
 
 from experiments.benchmarks.kinds.measure import COSTS, POINTS, RESULTS, SEEDS
 from experiments.benchmarks.kinds.tasks import TASKS, Task
-from experiments.benchmarks.regret import read
-from experiments.rows import markdown
+from experiments.benchmarks.regret import interpolated
+from experiments.rows import markdown, read_lines
 from lightning_onecycle import LRCurve
 
 Losses = Mapping[float, float]
@@ -69,24 +68,6 @@ class Truth:
         return 100.0 if loss is None else 100.0 * (min(loss, trivial) - best) / (trivial - best)
 
 
-def interpolated(losses: Losses, exponent: float, beyond: float) -> float:
-    """Interpolate linearly; below the ladder its lowest counts, above it ``beyond``.
-
-    Example:
-        >>> interpolated({-2.0: 0.4, -1.0: 0.6}, -1.5, 1.0), interpolated({-2.0: 0.4}, -1.0, 1.0)
-        (0.5, 1.0)
-    """
-    ladder = sorted(losses)
-    if exponent > ladder[-1]:
-        return beyond
-    right = bisect.bisect_left(ladder, exponent)
-    if right == 0:
-        return losses[ladder[0]]
-    low, high = ladder[right - 1], ladder[right]
-    part = (exponent - low) / (high - low)
-    return losses[low] + part * (losses[high] - losses[low])
-
-
 def random_search(losses: Losses, beyond: float, trainings: int, draws: int = 200) -> float:
     """Return the mean of the lowest of so many losses at random peaks."""
     chance = random.Random(0)
@@ -127,16 +108,16 @@ def methods(
 ) -> dict[str, tuple[Answer, Mapping[tuple[str, int], float | None] | None]]:
     """Return the loss of each method, and the peaks where it names any."""
     found: dict[str, dict[tuple[str, int], float | None]] = defaultdict(dict)
-    for row in read(RESULTS / "curves.jsonl"):
+    for row in read_lines(RESULTS / "curves.jsonl"):
         curve = LRCurve(row["lrs"], row["losses"])
         where = row["task"], row["seed"]
         found[f"range test, {row['points']} steps"][where] = curve.suggestion()
         if row["points"] == POINTS[0]:
             for rule in ("steepest", "valley", "slide", "minimum"):
                 found[f"its curve, by {rule}"][where] = curve.suggestion(rule)
-    for row in read(RESULTS / "search.jsonl"):
+    for row in read_lines(RESULTS / "search.jsonl"):
         found[f"search, cost {row['cost']:g}"][row["task"], row["seed"]] = row["lr"]
-    for row in read(RESULTS / "peers.jsonl"):
+    for row in read_lines(RESULTS / "peers.jsonl"):
         found[row["method"]][row["task"], row["seed"]] = row["lr"]
     for name, rates in RATES.items():
         for task in TASKS:
@@ -152,7 +133,7 @@ def methods(
 
     answers: dict[str, Any] = {name: (by_peak(peaks), peaks) for name, peaks in found.items()}
     trained: dict[str, dict[tuple[str, int], float | None]] = defaultdict(dict)
-    for row in read(RESULTS / "others.jsonl"):
+    for row in read_lines(RESULTS / "others.jsonl"):
         trained[row["method"]][row["task"], row["seed"]] = row["loss"]
     for name, losses in trained.items():
         answers[name] = (lambda task, seed, of=losses: of[task.name, seed]), None
@@ -171,7 +152,7 @@ def methods(
 
 def main() -> None:
     """Write ``kinds.md``: a table of methods, and one of tasks."""
-    truth = Truth(read(RESULTS / "full.jsonl"))
+    truth = Truth(read_lines(RESULTS / "full.jsonl"))
     lines, by_task = [], defaultdict(dict)
     for name, (answer, peaks) in methods(truth).items():
         line: dict[str, Any] = {"method": name}

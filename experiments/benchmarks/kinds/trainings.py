@@ -20,7 +20,7 @@ from torch.utils.data import (
 
 from experiments.benchmarks.kinds.problems import Problem
 from experiments.benchmarks.kinds.tasks import OPTIMIZERS, Task
-from experiments.benchmarks.regret import EndAtNaN
+from experiments.benchmarks.trainers import EndAtNaN, quiet_trainer
 from lightning_onecycle import OneCycle
 
 
@@ -79,19 +79,7 @@ def loaders(problem: Problem, task: Task, seed: int) -> tuple[Any, Any]:
 
 def trainer_for(steps: int, *callbacks: Callback) -> Trainer:
     """Return a trainer that takes so many steps, and validates once at their end."""
-    return Trainer(
-        max_steps=steps,
-        max_epochs=-1,
-        limit_val_batches=0,
-        callbacks=list(callbacks),
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    return quiet_trainer(*callbacks, max_steps=steps, max_epochs=-1, limit_val_batches=0)
 
 
 def build(task: Task, seed: int, lr: float, make: Any = None) -> tuple[Regime, Any, Any, float]:
