@@ -22,7 +22,14 @@ from experiments.benchmarks.which_schedule.entries import (
     make_optimizer,
 )
 from experiments.benchmarks.which_schedule.picture import PANELS, draw
-from experiments.benchmarks.which_schedule.table import Cell, cells, chosen, over_tasks, summary
+from experiments.benchmarks.which_schedule.table import (
+    Cell,
+    cells,
+    chosen,
+    noise_limit,
+    over_tasks,
+    summary,
+)
 from experiments.benchmarks.which_schedule.tasks import BUDGETS, TASKS, Task
 from experiments.benchmarks.which_schedule.trainings import (
     FRESH,
@@ -316,10 +323,22 @@ def test_summary_counts_tasks_and_budgets():
     name = ENTRIES[2].name
     of = [cell(name, "t", [0.1, 0.11, 0.1], b) for b in BUDGETS]
     of += [cell(name, "u", [-0.2, -0.21, -0.2], b) for b in BUDGETS]
-    (line_of,) = summary(of)
+    line_of, limits = summary(of)
     assert (line_of["tasks"], line_of["better"], line_of["worse"]) == (2, 3, 3)
     assert line_of["worst"] == pytest.approx(-10.167, abs=1e-3)
     assert line_of["budget 4"] == "-2.5 ± 0.1"
+    assert limits["all"] == "inf"  # there is no control
+
+
+def test_means_beyond_what_chance_makes_of_1cycle_are_marked():
+    of = [cell(CONTROL.name, task, [x, x]) for task, x in (("t", 0.06), ("u", -0.08))]
+    assert noise_limit(of) == pytest.approx(2 * 5 / 2**0.5 / 2**0.5)
+    of += [cell(ENTRIES[2].name, task, [0.12, 0.12]) for task in ("t", "u")]
+    of = [c._replace(budget=b) for c in of for b in BUDGETS]
+    control, other, limits = summary(of)
+    assert control["budget 1"] == "-0.5 ± 0.0"
+    assert other["budget 1"] == "**+6.0 ± 0.0**"
+    assert limits["budget 1"] == "5.0"
 
 
 def test_a_candidate_is_judged_on_tasks_that_it_was_not_chosen_on():

@@ -14,12 +14,11 @@ import argparse
 import time
 from pathlib import Path
 
-from experiments.benchmarks.regret import add, read
 from experiments.benchmarks.results import RESULTS
 from experiments.benchmarks.which_schedule.entries import ENTRIES, TRAININGS, Entry
 from experiments.benchmarks.which_schedule.tasks import BUDGETS, TASKS, Task
 from experiments.benchmarks.which_schedule.trainings import FRESH, train, tuned
-from experiments.rows import quiet
+from experiments.rows import add_line, quiet, read_lines
 
 ROWS = RESULTS / "which_schedule.jsonl"
 KEYS = ("task", "training", "budget", "exponent", "seed")
@@ -30,7 +29,7 @@ class Measured:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.rows = {tuple(row[key] for key in KEYS): row for row in read(path)}
+        self.rows = {tuple(row[key] for key in KEYS): row for row in read_lines(path)}
 
     def value(self, task: Task, entry: Entry, budget: int, exponent: int, seed: int) -> float:
         """Return what the weights of a row have after a training, which is done if need be."""
@@ -39,7 +38,7 @@ class Measured:
             results = train(task, TRAININGS[entry.training], budget, 2.0**exponent, seed)
             rounded = {name: float(f"{x:.6g}") for name, x in results.items()}
             self.rows[key] = dict(zip(KEYS, key, strict=True)) | rounded
-            add(self.path, self.rows[key])
+            add_line(self.path, self.rows[key])
         return float(self.rows[key][entry.weights])
 
 

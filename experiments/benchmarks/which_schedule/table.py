@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.results import RESULTS
-from experiments.benchmarks.which_schedule.entries import ENTRIES, REFERENCE, Entry
+from experiments.benchmarks.which_schedule.entries import CONTROL, ENTRIES, REFERENCE, Entry
 from experiments.benchmarks.which_schedule.tasks import BUDGETS, TASKS, Task
 from experiments.benchmarks.which_schedule.trainings import FRESH, tuned
 from experiments.rows import markdown
@@ -110,6 +110,16 @@ def over_tasks(of: Iterable[Cell]) -> tuple[float, float]:
     return fmean(cell.mean for cell in of), error
 
 
+def noise_limit(of: Iterable[Cell]) -> float:
+    """Return what a mean over tasks has to exceed: twice what chance makes of 1cycle's own.
+
+    `CONTROL` is 1cycle, tuned and trained again with other seeds. So this has the noise of tuning
+    too. It is not paired, so it is rather too large than too small.
+    """
+    own = [cell.mean for cell in of if cell.entry == CONTROL.name]
+    return 2.0 * math.sqrt(fmean(x * x for x in own) / len(own)) if own else math.inf
+
+
 def plus_minus(mean: float, error: float, digits: int = 1) -> str:
     """Return a difference with its sign, and its error."""
     return f"{mean:+.{digits}f} ± {error:.{digits}f}"
@@ -117,6 +127,9 @@ def plus_minus(mean: float, error: float, digits: int = 1) -> str:
 
 def summary(of: Sequence[Cell]) -> list[dict[str, Any]]:
     """Return a row for each schedule: its mean difference at each budget, and at all."""
+    groups = {f"budget {b}": [cell for cell in of if cell.budget == b] for b in BUDGETS}
+    groups["all"] = list(of)
+    limits = {name: noise_limit(some) for name, some in groups.items()}
     lines = []
     for entry in ENTRIES:
         mine = [cell for cell in of if cell.entry == entry.name]
@@ -124,15 +137,16 @@ def summary(of: Sequence[Cell]) -> list[dict[str, Any]]:
             continue
         line: dict[str, Any] = {"against default 1cycle": entry.name}
         line["tasks"] = len({cell.task for cell in mine})
-        for budget in BUDGETS:
-            some = [cell for cell in mine if cell.budget == budget]
-            line[f"budget {budget}"] = plus_minus(*over_tasks(some))
-        line["all"] = plus_minus(*over_tasks(mine))
+        for name, some in groups.items():
+            mean, error = over_tasks(cell for cell in some if cell.entry == entry.name)
+            text = plus_minus(mean, error)
+            line[name] = f"**{text}**" if abs(mean) > limits[name] else text
         line["better"] = sum(cell.sign > 0 for cell in mine)
         line["worse"] = sum(cell.sign < 0 for cell in mine)
         line["worst"] = min(cell.mean for cell in mine)
         lines.append(line)
-    return lines
+    last = dict.fromkeys(lines[0], "") | {"against default 1cycle": "noise limit"}
+    return [*lines, last | {name: f"{limit:.1f}" for name, limit in limits.items()}]
 
 
 def details(of: Sequence[Cell], task: Task) -> list[dict[str, Any]]:
@@ -197,7 +211,8 @@ def write(rows: Rows) -> None:
     parts = [
         f"{len(rows)} trainings; {count} of {len(TASKS) * len(ENTRIES)} rows of tasks.",
         "Better (+) or worse (-) than default 1cycle, in per cent of what that gains over a trivial"
-        " predictor: mean over tasks ± the standard error from the five fresh seeds. better, worse:"
+        " predictor: mean over tasks ± the standard error from the five fresh seeds. Bold: beyond the"
+        " noise limit, twice what chance makes of 1cycle, tuned and trained again. better, worse:"
         f" tasks and budgets, of {len(BUDGETS)} times the tasks, where five paired differences are"
         f" beyond {LIMIT} standard errors. worst: the worst task and budget.",
         markdown(summary(of), 1),
