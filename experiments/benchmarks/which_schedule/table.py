@@ -211,7 +211,7 @@ def write(rows: Rows) -> None:
     parts = [
         f"{len(rows)} trainings; {count} of {len(TASKS) * len(ENTRIES)} rows of tasks.",
         "Better (+) or worse (-) than default 1cycle, in per cent of what that gains over a trivial"
-        " predictor: mean over tasks ± the standard error from the five fresh seeds. Bold: beyond the"
+        " predictor: mean over tasks ± the standard error of the five fresh seeds. Bold: beyond the"
         " noise limit, twice what chance makes of 1cycle, tuned and trained again. better, worse:"
         f" tasks and budgets, of {len(BUDGETS)} times the tasks, where five paired differences are"
         f" beyond {LIMIT} standard errors. worst: the worst task and budget.",
