@@ -37,7 +37,7 @@ PANELS = {
 }
 
 
-LOWEST, HIGHEST = -8.0, 6.0  # what is below is written beside an arrow
+LOWEST, HIGHEST = -8.0, 12.0  # what is below is written beside an arrow
 
 
 def draw(cells: Sequence[Cell], name: str = "which_schedule.png") -> None:

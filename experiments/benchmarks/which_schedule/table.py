@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
 
 from experiments.benchmarks.results import RESULTS
@@ -141,6 +141,7 @@ def summary(of: Sequence[Cell]) -> list[dict[str, Any]]:
             mean, error = over_tasks(cell for cell in some if cell.entry == entry.name)
             text = plus_minus(mean, error)
             line[name] = f"**{text}**" if abs(mean) > limits[name] else text
+        line["median"] = median(cell.mean for cell in mine)
         line["better"] = sum(cell.sign > 0 for cell in mine)
         line["worse"] = sum(cell.sign < 0 for cell in mine)
         line["worst"] = min(cell.mean for cell in mine)
@@ -214,7 +215,7 @@ def write(rows: Rows) -> None:
         " predictor: mean over tasks ± the standard error of the five fresh seeds. Bold: beyond the"
         " noise limit, twice what chance makes of 1cycle, tuned and trained again. better, worse:"
         f" tasks and budgets, of {len(BUDGETS)} times the tasks, where five paired differences are"
-        f" beyond {LIMIT} standard errors. worst: the worst task and budget.",
+        f" beyond {LIMIT} standard errors. median and worst: of the same.",
         markdown(summary(of), 1),
         "The best candidate on half of the tasks, and what it is worth on the others:",
     ]
