@@ -193,6 +193,7 @@ def chosen(of: Sequence[Cell]) -> list[dict[str, Any]]:
                 "candidate": best,
                 "there": plus_minus(*mean(best, choosing)),
                 "on the others": plus_minus(*mean(best, 1 - choosing)),
+                "noise limit": noise_limit(c for c in of if half[c.task] != choosing),
                 "better": sum(cell.sign > 0 for cell in judged),
                 "worse": sum(cell.sign < 0 for cell in judged),
             }
