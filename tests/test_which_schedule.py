@@ -72,6 +72,7 @@ def test_rows_of_the_table_refer_to_what_is_trained():
     ("name", "training"),
     [
         ("onecycle", "1cycle"),
+        ("onecycle_steady", "1cycle, momentum .85"),
         ("onecycle_torch", "1cycle, torch"),
         ("cosine", "cosine, warm-up 5 %"),
         ("trapezoid", "trapezoid"),

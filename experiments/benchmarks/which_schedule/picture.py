@@ -37,7 +37,7 @@ PANELS = {
 }
 
 
-LOWEST, HIGHEST = -8.0, 12.0  # what is below is written beside an arrow
+LOWEST, HIGHEST = -8.0, 8.0  # what is below is written beside an arrow
 
 
 def draw(cells: Sequence[Cell], name: str = "which_schedule.png") -> None:
@@ -63,7 +63,7 @@ def draw(cells: Sequence[Cell], name: str = "which_schedule.png") -> None:
             ax.errorbar(x, mean, error, label=entry, linewidth=1.2, **style)
             for place, value in zip(x, mean, strict=True):
                 if value < LOWEST:
-                    text = {"text": f"{value:.0f}", "xy": (place, LOWEST), "color": color}
+                    text = {"text": f"↓ {value:.0f}", "xy": (place, LOWEST), "color": color}
                     text |= {"xytext": (place + 0.1, LOWEST + 0.2), "fontsize": 8}
                     ax.annotate(**text)
         ax.set_ylim(LOWEST, HIGHEST)
