@@ -126,10 +126,10 @@ def one_cycle_steady(
         ValueError: If a value is outside its range.
 
     Example:
-        >>> steady, cycled = one_cycle_steady().trace(11), one_cycle().trace(11)
-        >>> [point.lr for point in steady] == [point.lr for point in cycled]
-        True
-        >>> {point.momentum for point in steady}
+        >>> trace = one_cycle_steady().trace(11)
+        >>> [round(point.lr, 4) for point in trace]
+        [0.1, 0.325, 0.55, 0.775, 1.0, 0.775, 0.55, 0.325, 0.1, 0.0505, 0.001]
+        >>> {point.momentum for point in trace}
         {0.85}
     """
     momentum = number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)

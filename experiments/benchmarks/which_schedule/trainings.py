@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,12 +71,13 @@ def train(task: Task, training: Training, budget: int, lr: float, seed: int) -> 
     trivial = task.trivial(problem)
     with contextlib.redirect_stdout(io.StringIO()):  # Prodigy prints
         groups = param_groups(net, problem.slow, lr)
-        optimizer = make_optimizer(task, training, groups, steps)
+        optimizer: Any = make_optimizer(task, training, groups, steps)
     if training.schedule is not None:
         ScheduleLR(optimizer, training.schedule, total_steps=steps)
     averages = Averages(net, training.averages, steps)
-    modes = optimizer if hasattr(optimizer, "eval") else nn.Identity()  # schedule-free has two
-    modes.train()
+    has_modes = hasattr(optimizer, "eval")  # schedule-free: the weights of evaluation are averages
+    if has_modes:
+        optimizer.train()
     source = batches(problem.train, task.batch_size, seed)
     for step, batch in zip(range(steps), source, strict=False):
         loss = problem.loss(net, batch)
@@ -85,8 +87,8 @@ def train(task: Task, training: Training, budget: int, lr: float, seed: int) -> 
         loss.backward()
         optimizer.step()
         averages.update(step)
-    modes.eval()
-    if modes is optimizer:
+    if has_modes:
+        optimizer.eval()
         recalibrate(net, problem, task)
     results = {"last": measure(task, problem, net, seed)}
     for name, model in averages.models.items():
