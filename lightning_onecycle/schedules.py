@@ -24,6 +24,7 @@ __all__ = [
     "constant",
     "lr_range",
     "one_cycle",
+    "one_cycle_steady",
     "step_decay",
     "trapezoid",
     "triangular",
@@ -98,6 +99,44 @@ def one_cycle(
             Phase(pct_final, (start, final), high, anneal=anneal),
         )
     )
+
+
+def one_cycle_steady(
+    momentum: float = 0.85,
+    pct_start: float = 0.45,
+    pct_final: float = 0.10,
+    div_factor: float = 10.0,
+    final_div_factor: float = 100.0,
+    anneal: Anneal = "linear",
+) -> Schedule:
+    """The learning rate of `one_cycle` with a constant momentum.
+
+    Momentum is .85 from the first step to the last, Smith's value at the peak. :doc:`Which schedule
+    </which-schedule>` has what that gains on eight tasks.
+
+    Args:
+        momentum: In [0, 1).
+        pct_start: As of `one_cycle`.
+        pct_final: As of `one_cycle`.
+        div_factor: As of `one_cycle`.
+        final_div_factor: As of `one_cycle`.
+        anneal: As of `one_cycle`.
+
+    Raises:
+        ValueError: If a value is outside its range.
+
+    Example:
+        >>> trace = one_cycle_steady().trace(11)
+        >>> [round(point.lr, 4) for point in trace]
+        [0.1, 0.325, 0.55, 0.775, 1.0, 0.775, 0.55, 0.325, 0.1, 0.0505, 0.001]
+        >>> {point.momentum for point in trace}
+        {0.85}
+    """
+    momentum = number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
+    cycle = one_cycle(
+        pct_start, pct_final, div_factor, final_div_factor, anneal, cycle_momentum=False
+    )
+    return cycle.with_momentum(momentum, momentum)
 
 
 def triangular(

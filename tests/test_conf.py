@@ -16,11 +16,12 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import lightning_onecycle
 from experiments.build import UsageError, build, check
-from lightning_onecycle import Schedule, Tuner, one_cycle
+from lightning_onecycle import Schedule, Tuner, one_cycle, one_cycle_steady
 
 CONF = Path(__file__).parents[1] / "conf"
 SCHEDULES = {
     "onecycle",
+    "onecycle_steady",
     "onecycle_torch",
     "onecycle_fastai",
     "airbench",
@@ -91,6 +92,12 @@ def test_the_default_is_smiths():
     config = OmegaConf.to_container(composed().schedule)
     assert config.pop("_target_") == "lightning_onecycle.one_cycle"
     assert config == defaults_of(one_cycle)
+
+
+def test_the_steady_preset_has_the_functions_defaults():
+    config = OmegaConf.to_container(composed("schedule=onecycle_steady").schedule)
+    assert config.pop("_target_") == "lightning_onecycle.one_cycle_steady"
+    assert config == defaults_of(one_cycle_steady)
 
 
 def test_the_torch_preset_has_torchs_defaults():

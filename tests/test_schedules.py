@@ -26,6 +26,7 @@ from lightning_onecycle.schedules import (
     constant,
     lr_range,
     one_cycle,
+    one_cycle_steady,
     step_decay,
     trapezoid,
     triangular,
@@ -338,6 +339,10 @@ GOLDEN_LRS = {
         triangular(2, div_factor=5, mode="triangular2"),
         *(0.2, 0.6, 1, 0.6, 0.2, 0.4, 0.6, 0.52, 0.44, 0.36, 0.28, 0.2),
     ),
+    "one_cycle_steady": of(
+        one_cycle_steady(pct_start=0.4, pct_final=0.2),
+        *(0.1, 0.4, 0.7, 1.0, 0.7, 0.4, 0.1, 0.067, 0.034, 0.001),
+    ),
     # Bottoms 1/4, 1/16, 1/64 and, half a cycle later, tops 1/2, 1/8.
     "exp_range": of(
         triangular(2, div_factor=4, mode="exp_range", gamma=0.25),
@@ -383,6 +388,7 @@ GOLDEN_MOMENTA = {
     "one_cycle-11": of(
         one_cycle(), 0.95, 0.925, 0.9, 0.875, 0.85, 0.875, 0.9, 0.925, 0.95, 0.95, 0.95
     ),
+    "one_cycle_steady": of(one_cycle_steady(), 0.85, 0.85, 0.85, 0.85),
     "triangular": of(
         triangular(mode="triangular2", cycle_momentum=True, base_momentum=0.8, max_momentum=0.9),
         *(0.9, 0.85, 0.8, 0.85, 0.9),
@@ -704,6 +710,9 @@ BAD: list[tuple[Callable[[], Any], str]] = [
         "warmup must be in [0, first milestone) = [0, 0.5), got 0.5",
     ),
     (lambda: step_decay(warmup_div_factor=0.1), "warmup_div_factor must be >= 1, got 0.1"),
+    # one_cycle_steady
+    (lambda: one_cycle_steady(1.0), "momentum must be in [0, 1), got 1.0"),
+    (lambda: one_cycle_steady(pct_start=0), "pct_start must be in (0, 1), got 0"),
     # warmup_cosine, trapezoid
     (lambda: warmup_cosine(warmup=1), "warmup must be in [0, 1), got 1"),
     (lambda: warmup_cosine(div_factor=0), "div_factor must be >= 1, got 0"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -49,13 +50,19 @@ class Regime(LightningModule):
         """Make the optimizer of the task, or another one."""
         if self.make is not None:
             return self.make(self)
-        slow = [p for name in self.slow for p in self.net.get_submodule(name).parameters()]
-        others = [p for p in self.net.parameters() if all(p is not s for s in slow)]
-        groups = [{"params": others, "lr": self.lr}]
-        if slow:
-            groups.append({"params": slow, "lr": self.lr / 10})
+        groups = param_groups(self.net, self.slow, self.lr)
         make = OPTIMIZERS[self.task.optimizer]
         return make(groups, lr=self.lr, weight_decay=self.task.weight_decay)
+
+
+def param_groups(net: nn.Module, slow: Sequence[str], lr: float) -> list[dict[str, Any]]:
+    """Return the parameters at a rate, and those of pretrained modules at a tenth of it."""
+    pretrained = [p for name in slow for p in net.get_submodule(name).parameters()]
+    others = [p for p in net.parameters() if all(p is not s for s in pretrained)]
+    groups: list[dict[str, Any]] = [{"params": others, "lr": lr}]
+    if pretrained:
+        groups.append({"params": pretrained, "lr": lr / 10})
+    return groups
 
 
 def loaders(problem: Problem, task: Task, seed: int) -> tuple[Any, Any]:
