@@ -190,6 +190,24 @@ def test_where_no_short_training_comes_to_its_end_the_curves_choose_the_weight_d
     assert "no peak" in found.report()
 
 
+class LikesDecay(Tried):
+    """Validates the better, the larger the weight decay is."""
+
+    def validation_step(self, batch, batch_idx):
+        (group,) = self.optimizers().param_groups
+        self.log("val_loss", self.loss(batch) * (1 - 500 * group["weight_decay"]))
+
+
+def test_a_weight_decay_that_wins_is_held_against_that_of_the_start_for_longer():
+    found, _ = recipe(LikesDecay(), epochs=10, cost=4.0, momenta=None)
+    start = found.recipe.start.weight_decay
+    assert start != 1e-3
+    assert found.recipe.winner(found.first, FIRST_ROUND).weight_decay == 1e-3
+    longer = found.recipe.stage(FIRST_ROUND).probes
+    assert [probe.weight_decay for probe in longer] == [1e-3, start]
+    assert found.weight_decay == 1e-3
+
+
 # ---- what it chooses -----------------------------------------------------------------------------
 
 

@@ -139,10 +139,8 @@ class _Run:
         self._range_tests()
         self._update(recipe=replace(self.recipe, notes=()))
         if len(self.tested) < len(self.grid):
-            self._note(
-                f"range tests: one alone, the cost has no room for {len(self.grid)} that are long"
-                " enough to tell weight decays apart"
-            )
+            reason = f"the cost has no room for {len(self.grid)} that are long enough"
+            self._note(f"range tests: one alone, {reason} to tell weight decays apart")
         self._peaks()
         if self.found.chosen is None:
             reason = self.found.note or "no short training came to its end"
@@ -214,7 +212,11 @@ class _Run:
         self._probes(MOMENTUM, settings, self.found.probe_steps, spare=self.total)
 
     def _longer(self, name: str) -> None:
-        """Train the settings that are near the best for longer: successive halving."""
+        """Train the settings that are near the best for longer: successive halving.
+
+        A weight decay acts the more, the longer a training is. So if another one than that of the
+        start has won, the best setting with that of the start is trained for longer, too.
+        """
         is_first = name == FIRST_ROUND
         stages = [stage for stage in self.recipe.stages if (stage.name in ROUNDS) != is_first]
         pool = [probe for stage in stages if stage.name != name for probe in stage.probes]
@@ -228,15 +230,18 @@ class _Run:
                 self._note(f"{name}: left out, the budget has no room for two")
             return
         standing = self._standing(name)
-        near = [p for p in candidates if p != standing and is_near(p, candidates[0])]
-        if not near:
+        near = [p for p in candidates if is_near(p, candidates[0])]
+        if standing.weight_decay != (own := self.recipe.start.weight_decay):
+            near = [*[p for p in candidates if p.weight_decay == own][:1], *near]
+        rivals = [p for p in dict.fromkeys(near) if p != standing]
+        if not rivals:
             self._note(f"{name}: left out, one setting is clearly the best")
             return
         settings = [
             Setting.of(probe)._replace(
                 lr=probe.lr * part_of_peak(probe.steps, length, probe.over_fit)
             )
-            for probe in [standing, *near][:most]
+            for probe in [standing, *rivals][:most]
         ]
         self._probes(name, settings, length)
 
