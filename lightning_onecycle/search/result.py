@@ -1,7 +1,5 @@
 """`Search`: a range test and the short trainings after it, and what they say. Pure Python."""
 
-# Longer than other modules: two fifths of it are docstrings.
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from filelock import FileLock, Timeout
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -73,12 +72,8 @@ class Sweep(Callback):
             )
         root = Path(config.hydra.sweep.dir)
         _check_writable("hydra.sweep.dir", root)
-        lock = FileLock(root / LOCK)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not take(root / LOCK):
             sys.exit(f"hydra.sweep.dir must be free, got {root}: another sweep is at work in it")
-        atexit.register(lock.release)  # not in this callback, which launchers pickle
         (root / LOCK).touch()
         for number in signals_of_the_end():  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))

@@ -14,6 +14,8 @@ from lightning_onecycle.sweep.ranks import Launch, is_first
 
 log = logging.getLogger(__name__)
 _LONGEST_WAIT = 1500.0  # seconds; the other ranks wait for the first for 1800
+# In a fork a lock that nothing refers to would be deleted, and so released for its parent as well.
+_HELD: list[BaseFileLock] = []
 
 
 def take(path: Path) -> bool:
@@ -29,6 +31,7 @@ def take(path: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return False
+    _HELD.append(lock)
     atexit.register(lock.release)
     return True
 
