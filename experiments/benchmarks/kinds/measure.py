@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.kinds.measure [truth|curves|search|others ...]
 
-``truth``: 1cycle over a ladder of peaks. ``curves``: range tests. ``search``: searches at three
+``truth``: 1cycle over a ladder of peaks. ``curves``: range tests. ``search``: searches at four
 costs. ``others``: Prodigy, which needs no rate. ``--part 0/2`` takes every second task.
 """
 
@@ -26,7 +26,7 @@ from lightning_onecycle import OneCycle, Tuner
 RESULTS = Path(__file__).parents[1] / "results" / "kinds"
 SEEDS = (0, 1, 2)
 POINTS = (100, 300)
-COSTS = (0.5, 1.0, 2.0)
+COSTS = (0.5, 1.0, 2.0, 4.0)
 # Exponents of ten: of the lowest peak of a ladder, by optimizer, and of the highest.
 LOWEST = {"sgd": -3.0, "adagrad": -3.0, "muon": -3.5}
 LOWEST_PEAK, HIGHEST_PEAK = -4.0, 1.0
