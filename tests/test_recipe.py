@@ -198,7 +198,7 @@ class LikesDecay(Tried):
         self.log("val_loss", self.loss(batch) * (1 - 500 * group["weight_decay"]))
 
 
-def test_a_weight_decay_that_wins_is_held_against_that_of_the_start_for_longer():
+def test_a_weight_decay_that_wins_is_held_against_a_smaller_one_for_longer():
     found, _ = recipe(LikesDecay(), epochs=10, cost=4.0, momenta=None)
     start = found.recipe.start.weight_decay
     assert start != 1e-3

@@ -86,13 +86,14 @@ def shares(total_steps: int, left: int, others: int) -> Shares:
     if left < PEAKS * length:
         length = probe_steps(total_steps, left)[1]
         return Shares(length, left)
-    return Shares(length, max(PEAKS * length, left - others * length - longer))
+    return Shares(length, PEAKS * length)
 
 
 def round_of(name: str, total_steps: int, left: int, length: int) -> tuple[int, int]:
     """Return the length of the probes of a round, and how many of them fit in.
 
-    Where two of the first round do not fit in, they are shorter, down to twice those before.
+    Where two of the first round do not fit in, they are shorter, down to twice those before. There
+    are two and not three where that leaves enough for the last round.
 
     Args:
         name: One of ``ROUNDS``.
@@ -104,12 +105,14 @@ def round_of(name: str, total_steps: int, left: int, length: int) -> tuple[int, 
         The two, or zeros where not even two probes fit in.
 
     Example:
-        >>> [round_of("longer trainings", 1000, left, 175) for left in (1600, 1000, 800, 600)]
-        [(500, 3), (500, 2), (400, 2), (0, 0)]
+        >>> [round_of("longer trainings", 1000, left, 175) for left in (3000, 1600, 1000, 800, 600)]
+        [(500, 2), (500, 3), (500, 2), (400, 2), (0, 0)]
     """
     part, most = ROUNDS[name]
     steps = int(total_steps * part)
     if name == FIRST_ROUND:
         steps = min(steps, left // 2)
+        last_round = 2 * total_steps
+        left -= last_round if left >= 2 * steps + last_round else 0
     count = min(most, left // max(steps, 1))
     return (steps, count) if count >= 2 and steps >= 2 * length else (0, 0)

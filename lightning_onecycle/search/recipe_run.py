@@ -214,8 +214,8 @@ class _Run:
     def _longer(self, name: str) -> None:
         """Train the settings that are near the best for longer: successive halving.
 
-        A weight decay acts the more, the longer a training is. So if another one than that of the
-        start has won, the best setting with that of the start is trained for longer, too.
+        A weight decay acts the more, the longer a training is. So the best setting with a smaller
+        one than the winner's is trained for longer, too.
         """
         is_first = name == FIRST_ROUND
         stages = [stage for stage in self.recipe.stages if (stage.name in ROUNDS) != is_first]
@@ -231,9 +231,8 @@ class _Run:
             return
         standing = self._standing(name)
         near = [p for p in candidates if is_near(p, candidates[0])]
-        if standing.weight_decay != (own := self.recipe.start.weight_decay):
-            near = [*[p for p in candidates if p.weight_decay == own][:1], *near]
-        rivals = [p for p in dict.fromkeys(near) if p != standing]
+        smaller = [p for p in candidates if (p.weight_decay or 0) < (standing.weight_decay or 0)]
+        rivals = [p for p in dict.fromkeys([*smaller[:1], *near]) if p != standing]
         if not rivals:
             self._note(f"{name}: left out, one setting is clearly the best")
             return
