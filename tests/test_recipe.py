@@ -424,6 +424,24 @@ def test_an_interrupted_recipe_goes_on_and_ends_as_it_would_have_ended(part, tmp
     assert not recipe(**arguments)[1].lrs
 
 
+@pytest.mark.parametrize("cost", [0.9, 8.0])
+def test_a_recipe_that_goes_on_at_another_cost_keeps_the_range_tests_it_began_with(cost, tmp_path):
+    file = tmp_path / "recipe.json"
+    first, _ = recipe(cost=3.0, file=file)
+    assert [test.weight_decay for test in first.recipe.tests] == [1e-4]
+    found, seen = recipe(cost=cost, file=file)
+    assert found.recipe.tests == first.recipe.tests
+    assert found.recipe.tested == (1e-4,)
+    assert found.steps == first.steps + len(seen.lrs)
+    many, _ = recipe(cost=8.0)
+    assert [test.weight_decay for test in many.recipe.tests] == [0, 1e-4, 1e-3]
+
+
+def test_an_own_weight_decay_that_is_not_tried_is_told():
+    found, _ = recipe(weight_decays=(0, 1e-3), cost=2.0)
+    assert "the optimizer's own weight decay, 0.0001, was not tried" in found.report()
+
+
 def test_a_file_with_another_grid_or_without_a_recipe_is_refused(tmp_path):
     file = tmp_path / "recipe.json"
     recipe(cost=0.3, file=file)

@@ -289,6 +289,38 @@ def test_a_search_with_more_to_spend_goes_on_with_longer_trainings_from_its_peak
     assert Search.load(file) == found
 
 
+def test_a_search_does_not_go_on_with_other_validation_data(tmp_path):
+    file = tmp_path / "search.json"
+    first, _ = search(file=file, cost=0.6, validation=False)
+    assert first.judged_by == "training loss"
+    with pytest.raises(MisconfigurationException, match="training loss of 4 batches, and now"):
+        search(file=file, cost=2.0)
+    assert Search.load(file).probes == first.probes
+
+
+class NeverEnds(Returns):
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * (
+            math.nan if self.trainer.global_step > 12 else 1
+        )
+
+
+def test_where_no_training_comes_to_its_end_the_search_gives_up_at_a_hundredth_of_the_peak():
+    found, _ = search(NeverEnds(), cost=4.0, num_training=60)
+    assert found.best is None
+    parts = [round(probe.lr / found.probes[0].lr, 4) for probe in found.probes]
+    assert parts == [1, 0.3162, 0.1, 0.0316, 0.01]
+    assert found.suggestion() is None
+    assert found.suggest().reason.startswith("no training of 25 steps came to its end, down to")
+
+
+def test_a_training_of_less_than_forty_steps_is_searched_too():
+    assert plan(30, 30) == (10, ((10, 2),))
+    assert plan(39, 160) == (14, ((10, 3), (19, 2), (39, 2)))
+    assert rounds(20, 75) == ((10, 3), (20, 2))
+    assert rounds(19, 100) == ()
+
+
 def test_where_the_cost_is_too_small_the_peak_is_that_of_the_range_test_and_says_so():
     found, _ = search(cost=0.3)
     lr, reason = found.suggest()
@@ -449,7 +481,10 @@ def test_a_range_test_without_an_answer_is_searched_from_where_its_loss_is_lowes
 def test_all_short_trainings_diverge_and_there_is_no_peak():
     curve = LRCurve((0.01, 0.1), (1.0, 0.5))
     found = Search(curve, (made(0.1, math.inf, stopped="loss not finite at lr 0.1"),))
-    assert found.suggest() == (None, "no probe came to its end, down to a peak of 0.1")
+    assert found.suggest() == (
+        None,
+        "no training of 50 steps came to its end, down to a peak of 0.1",
+    )
 
 
 # ---- no trace ------------------------------------------------------------------------------------
@@ -658,7 +693,7 @@ def test_a_schedule_takes_the_peak_of_a_search():
     assert OneCycle(max_lr=found).max_lr == found.suggestion()
     curve = LRCurve((0.01, 0.1), (1.0, 0.5))
     none = Search(curve, (made(0.1, math.inf, stopped="loss not finite"),))
-    with pytest.raises(ValueError, match="max_lr must have a suggestion, got none: no probe came"):
+    with pytest.raises(ValueError, match="must have a suggestion, got none: no training of 50"):
         OneCycle(max_lr=none)
 
 

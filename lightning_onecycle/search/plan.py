@@ -19,7 +19,8 @@ _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
 """Lengths of a probe of the first round, as fractions of the training."""
 _FIRST, _LONGER = 3, (1 / 2, 1.0)
 """How many probes the first round has, and how long those of the next rounds are."""
-_FEWEST_STEPS = 10
+FEWEST_STEPS = 10
+"""Of a probe. In a training of less than 40 steps that is more than a quarter."""
 _FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
 """Powers of the length with which the best peak falls: of any training, and for over-fitting."""
 
@@ -89,7 +90,8 @@ def rounds(total_steps: int, left: int, length: int = 0) -> tuple[Round, ...]:
     """
     found: list[Round] = []
     first = (length, _FIRST) if length else _first_round(total_steps, left)
-    for steps, count in (first, *((int(total_steps * part), 2) for part in _LONGER)):
+    longer = [(int(total_steps * part), 2) for part in _LONGER]
+    for steps, count in (first, *(of for of in longer if of[0] > first[0])):
         if not steps or left < steps * count:
             break
         found.append(Round(steps, count))
@@ -121,10 +123,10 @@ def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
         >>> [probe_steps(1000, left) for left in (1800, 800, 600, 480, 200)]
         [(7, 250), (3, 250), (3, 200), (2, 240), (0, 0)]
     """
-    longest = int(total_steps * _LONGEST)
+    longest = max(int(total_steps * _LONGEST), min(FEWEST_STEPS, total_steps // 2))
     for count, fraction in ((3, _SHORTEST_OF_THREE), (2, _SHORTEST)):
         length = min(left // count, longest)
-        if length >= max(total_steps * fraction, _FEWEST_STEPS):
+        if length >= max(total_steps * fraction, FEWEST_STEPS):
             return left // length, length
     return 0, 0
 

@@ -48,6 +48,8 @@ class Recipe:
         tests: The range tests.
         stages: What came after the search over peaks, in this order.
         notes: What was left out, and what to look at.
+        tested: The weight decays that have a range test, or are to have one.
+        test_steps: Optimizer steps of each range test, at most.
     """
 
     weight_decays: tuple[float, ...] = ()
@@ -58,6 +60,8 @@ class Recipe:
     tests: tuple[DecayTest, ...] = ()
     stages: tuple[Stage, ...] = ()
     notes: tuple[str, ...] = ()
+    tested: tuple[float | None, ...] = ()
+    test_steps: int = 0
 
     # ---- the range tests --------------------------------------------------------------------
 
@@ -179,13 +183,15 @@ class Recipe:
         return conditions
 
     def remarks(self, weight_decay: float | None) -> list[str]:
-        """Return the notes, and whether a weight decay wins at the end of its grid."""
-        grid = self.weight_decays
-        if len(grid) < 2 or weight_decay not in (grid[0], grid[-1]) or weight_decay == 0:
-            return list(self.notes)
-        beyond = "smaller" if weight_decay == grid[0] else "larger"
-        end = f"weight decay {weight_decay:g} lies at the end of the grid: try {beyond} ones"
-        return [*self.notes, end]
+        """Return the notes, and what to look at in the grid of weight decays."""
+        grid, own, found = self.weight_decays, self.own_weight_decay, list(self.notes)
+        if grid and own not in (None, *grid):
+            found.append(f"the optimizer's own weight decay, {own:g}, was not tried")
+        if len(grid) > 1 and weight_decay in (grid[0], grid[-1]) and weight_decay:
+            beyond = "smaller" if weight_decay == grid[0] else "larger"
+            end = f"weight decay {weight_decay:g} lies at the end of the grid"
+            found.append(f"{end}: try {beyond} ones")
+        return found
 
     # ---- JSON -----------------------------------------------------------------------------------
 
@@ -197,6 +203,8 @@ class Recipe:
             "own_weight_decay": self.own_weight_decay,
             "own_momentum": self.own_momentum,
             "conditions": None if self.conditions is None else self.conditions.to_dict(),
+            "tested": self.tested,
+            "test_steps": self.test_steps,
             "tests": [{**test._asdict(), "curve": test.curve.to_dict()} for test in self.tests],
             "stages": [
                 {"name": stage.name, "probes": [probe.to_dict() for probe in stage.probes]}
@@ -220,6 +228,8 @@ class Recipe:
             own_weight_decay=values["own_weight_decay"],
             own_momentum=None if own is None else tuple(own),
             conditions=None if conditions is None else Conditions.from_dict(conditions),
+            tested=tuple(values.get("tested", ())),
+            test_steps=values.get("test_steps", 0),
             tests=tuple(
                 DecayTest(test["weight_decay"], LRCurve.from_dict(test["curve"]), test["steps"])
                 for test in values["tests"]

@@ -37,7 +37,7 @@ from lightning_onecycle.search.recipe_plan import (
 from lightning_onecycle.search.recipe_settings import Momentum, Setting
 from lightning_onecycle.search.recipe_survey import RecipeSurvey
 from lightning_onecycle.search.result import Search
-from lightning_onecycle.search.run import begun, keep_in, short_trainings
+from lightning_onecycle.search.run import begun, comparable, keep_in, short_trainings
 
 _FEWEST_STEPS = 3
 
@@ -93,15 +93,15 @@ class _Run:
         self.grid: tuple[float | None, ...] = recipe.weight_decays or (None,)
         self.momenta = [pair for pair in recipe.momenta if pair != recipe.own_momentum]
         given = options["num_training"]
-        tests, self.test_steps = range_tests(self.total, budget, len(self.grid), given)
-        if self.test_steps < _FEWEST_STEPS or self.test_steps * tests > budget:
+        tests, test_steps = range_tests(self.total, budget, len(self.grid), given)
+        if test_steps < _FEWEST_STEPS or test_steps * tests > budget:
             raise ValueError(
                 f"cost must be enough for {_times(tests, 'range test')} of"
-                f" {max(self.test_steps, _FEWEST_STEPS)} steps, got {budget} of the training's"
+                f" {max(test_steps, _FEWEST_STEPS)} steps, got {budget} of the training's"
                 f" {self.total}"
             )
-        one = (recipe.own_or_middle(self.grid),)
-        self.tested = self.grid if tests == len(self.grid) else one
+        tested = self.grid if tests == len(self.grid) else (recipe.own_or_middle(self.grid),)
+        recipe = replace(recipe, tested=tested, test_steps=test_steps)
         self.found = Search(
             LRCurve((), ()),
             total_steps=self.total,
@@ -118,8 +118,8 @@ class _Run:
 
     def announcement(self) -> str:
         """Return what the recipe is going to do, in one line."""
-        tests, others = len(self.tested), len(self.grid) - 1 + len(self.momenta)
-        length, _ = shares(self.total, self.budget - tests * self.test_steps, others)
+        tests, others = len(self.recipe.tested), len(self.grid) - 1 + len(self.momenta)
+        length, _ = shares(self.total, self.budget - tests * self.recipe.test_steps, others)
         decays = len(self.grid) - 1
         counts = {"peaks": PEAKS, "weight decays": decays, "momenta": len(self.momenta)}
         listed = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
@@ -131,14 +131,14 @@ class _Run:
         return (
             f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
             f" {self.total:,} steps. {_times(tests, 'range test')} of up to"
-            f" {self.test_steps:,}, {trainings}."
+            f" {self.recipe.test_steps:,}, {trainings}."
         )
 
     def all_stages(self) -> None:
         """Run the stages that are missing, as far as the budget allows."""
         self._range_tests()
         self._update(recipe=replace(self.recipe, notes=()))
-        if len(self.tested) < len(self.grid):
+        if len(self.recipe.tested) < len(self.grid):
             reason = f"the cost has no room for {len(self.grid)} that are long enough"
             self._note(f"range tests: one alone, {reason} to tell weight decays apart")
         self._peaks()
@@ -156,8 +156,8 @@ class _Run:
 
     def _range_tests(self) -> None:
         """Test the weight decays. The curve of the search is the one that the peaks start from."""
-        for weight_decay in self.tested[len(self.recipe.tests) :]:
-            steps = {"num_training": self.test_steps, "most_steps": self.test_steps}
+        steps = dict.fromkeys(("num_training", "most_steps"), self.recipe.test_steps)
+        for weight_decay in self.recipe.tested[len(self.recipe.tests) :]:
             test = RangeTest(**self.range_test | steps, bar=self.bar)
             test.weight_decay = weight_decay
             self.fit(test)
@@ -268,7 +268,7 @@ class _Run:
             )
             self.fit(probe)
             self._update(
-                recipe=self.recipe.with_probe(name, probe.probe()),
+                recipe=self.recipe.with_probe(name, comparable(self.found, probe)),
                 steps=self.found.steps + probe.attempted,
                 judged_by=probe.judged_by,
             )

@@ -19,8 +19,9 @@ from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
-from lightning_onecycle.search.fits import ProbeFit, Survey
+from lightning_onecycle.search.fits import BY_TRAINING, ProbeFit, Survey
 from lightning_onecycle.search.plan import (
+    FEWEST_STEPS,
     Plan,
     Round,
     anchor,
@@ -29,10 +30,13 @@ from lightning_onecycle.search.plan import (
     plan,
     rounds,
 )
-from lightning_onecycle.search.probe import best_of, lowest_as_good, of_length
+from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import checked_grid, checked_momenta
 from lightning_onecycle.search.result import Search
+
+_LOWEST = 0.0099
+"""Where no probe comes to its end, the last peak is a hundredth of the first."""
 
 
 def search_options(
@@ -139,12 +143,14 @@ def short_trainings(
             peak = None if is_enough else next_peak(done, first)
             if peak is None:
                 break
+            if best is None and peak < _LOWEST * first:
+                break
             probe = ProbeFit(peak, length, schedule, best, bar, weight_decay=weight_decay)
             fit(probe)
             found = keep(
                 replace(
                     found,
-                    probes=(*found.probes, probe.probe()),
+                    probes=(*found.probes, comparable(found, probe)),
                     steps=found.steps + probe.attempted,
                     judged_by=probe.judged_by,
                 )
@@ -156,6 +162,27 @@ def short_trainings(
         chosen = lowest_as_good(done, best)
         first = chosen.lr * part_of_peak(length, planned[index + 1].length, best.over_fit)
     return found
+
+
+def comparable(found: Search, fit: ProbeFit) -> Probe:
+    """Return what came of a probe, if it is judged as those before it were.
+
+    Raises:
+        MisconfigurationException: If a search of a file goes on with other validation data.
+    """
+    probe = fit.probe()
+    stages = found.recipe.stages if found.recipe else ()
+    before = best_of([*found.probes, *(one for stage in stages for one in stage.probes)])
+    if before is None or not probe.is_complete:
+        return probe
+    is_same = fit.judged_by == found.judged_by
+    if is_same and (fit.judged_by == BY_TRAINING or len(probe.scores) == len(before.scores)):
+        return probe
+    raise MisconfigurationException(
+        f"The search has compared the {found.judged_by} of {len(before.scores)} batches, and now"
+        f" there is the {fit.judged_by} of {len(probe.scores)}. Give it the same validation data"
+        " as before, or another file."
+    )
 
 
 def keep_in(file: Path | None, trainer: Trainer, found: Search) -> Search:
@@ -186,9 +213,11 @@ def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
 def _why_no_probes(first: float | None, left: int, total: int) -> str:
     if first is None:
         return "the range test shows no rate to begin with"
+    if total < 2 * FEWEST_STEPS:
+        return f"a short training has {FEWEST_STEPS} steps at least, and half of {total} are fewer"
     return (
         f"the {max(left, 0):,} steps beside the range test are too few for two short trainings of"
-        f" an eighth of the {total:,} steps, and of 10 at least"
+        f" an eighth of the {total:,} steps, and of {FEWEST_STEPS} at least"
     )
 
 

@@ -23,7 +23,8 @@ def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> 
     best = best_of(complete)
     if best is None:
         lowest = min(probe.lr for probe in probes)
-        return Suggestion(None, f"no probe came to its end, down to a peak of {lowest:.3g}")
+        what = f"no training of {probes[0].length:,} steps came to its end"
+        return Suggestion(None, f"{what}, down to a peak of {lowest:.3g}")
     if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
         return Suggestion(None, f"the {judged_by} is {best.loss:.4g} at every peak")
     chosen = lowest_as_good(complete, best)
