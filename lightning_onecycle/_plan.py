@@ -63,8 +63,8 @@ class Plan:
         few = total < _FEWEST_STEPS and len(scheduler.schedule.phases) > 1
         if few and self._budget == "steps" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
-                f"{self._owner} has {total} optimizer step{'s' * (total > 1)} for its schedule: with"
-                f" fewer than {_FEWEST_STEPS} it may miss its peak or its end."
+                f"{self._owner} has {total} optimizer step{'s' * (total > 1)} for its schedule:"
+                f" with fewer than {_FEWEST_STEPS} it may miss its peak or its end."
             )
 
     def epoch_starts(self, trainer: Trainer, scheduler: ScheduleLR) -> None:
