@@ -84,6 +84,12 @@ def title_tables(app: Any, docname: str, source: list[str]) -> None:
         source[0] = f"---\norphan: true\n---\n\n{source[0]}"
 
 
+def link_experiments(app: Any, docname: str, source: list[str]) -> None:
+    """Lead a page's links to ``../experiments/``, as a clone has it, to the copy in the site."""
+    if "/" not in docname:
+        source[0] = source[0].replace("](../experiments/", "](experiments/")
+
+
 class Name(PyXRefRole):
     """A link to what has a name, in whatever module of the package it is."""
 
@@ -118,6 +124,7 @@ def setup(app: Any) -> None:
     """Tell Sphinx of these."""
     app.connect("config-inited", copy_experiments)
     app.connect("source-read", title_tables)
+    app.connect("source-read", link_experiments)
     app.connect("autodoc-process-signature", show_init)
     app.add_role_to_domain("py", "name", Name())
     app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))

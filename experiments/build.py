@@ -96,6 +96,12 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"trainer.{key} must be left out, because train.py gives it: {place}")
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
+    nothing_beside = cfg.lr_find.get("weight_decays") is cfg.lr_find.get("momenta") is None
+    if cfg.lr_find.mode == "recipe" and nothing_beside:
+        raise UsageError(
+            "lr_find.weight_decays and lr_find.momenta must not both be null with lr_find=recipe:"
+            " lr_find=search searches over peaks alone"
+        )
     if cfg.lr_scaling.rule is not None and (
         cfg.lr_find.curve or cfg.lr_find.mode in ("then_fit", "search", "recipe")
     ):

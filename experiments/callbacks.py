@@ -102,7 +102,8 @@ class ShowPlan(Callback):
         effective = self.batch_size * trainer.world_size * accumulated
         momenta = [p.momentum for p in curve if p.momentum is not None]
         moves = f", momentum {max(momenta):g} to {min(momenta):g}" if momenta else ""
-        steps = "for the given time" if callback.budget == "time" else f"over {total:,} steps"
+        in_time = callback.budget == "time"
+        steps = "for the given time" if in_time else f"over {total:,} step{'s' * (total > 1)}"
         done = f", {scheduler.last_epoch:,} of them taken" if scheduler.last_epoch else ""
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         net = type(getattr(pl_module, "net", pl_module)).__name__

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from experiments.resume import AUTO, CHECKPOINT, RESULT
+from experiments.resume import AUTO, CHECKPOINT, RESULT, from_the_start, is_of_a_search
 from lightning_onecycle import sweep
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.report import write_result
@@ -101,6 +101,8 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
         again = f"python train.py {shlex.quote(f'resume={directory}')}"
         is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
         log.info(f"go on: {'the same command again' if is_auto else again}")
+    elif result.get("status") == "interrupted" and is_of_a_search(start / directory):
+        log.info(f"go on: {from_the_start(directory)}")
     log.info(f"results: {directory / RESULT}")
     if any((start / directory).glob("events.out.tfevents.*")):
         log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.build import UsageError, named
 from experiments.lr_find import CURVE, SEARCH, draw_sweep, show_curve, show_search
-from experiments.recipe import RECIPE, show_recipe
+from experiments.recipe import RECIPE, refuse_other_settings, show_recipe
 from experiments.task import Classifier
 from lightning_onecycle import LRCurve, LRFinder, Schedule, Search, Tuner, scale_lr
 from lightning_onecycle.range_test import Suggestion
@@ -99,6 +99,7 @@ def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
     if cfg.lr_find.curve is None:
         return []
     try:
+        refuse_other_settings(cfg.lr_find.curve, cfg)
         return [
             LRFinder(
                 cfg.lr_find.curve,
@@ -106,5 +107,7 @@ def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
                 allow_differences=cfg.lr_find.allow_differences,
             )
         ]
+    except UsageError:
+        raise
     except (ValueError, OSError) as error:
         raise UsageError(f"lr_find.curve: {error}") from error

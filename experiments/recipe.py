@@ -12,11 +12,12 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import build
+from experiments.build import UsageError, build
 from experiments.resume import options_of_this_run
 from lightning_onecycle import Search
 from lightning_onecycle._figures import log_figure
 from lightning_onecycle._files import write_whole
+from lightning_onecycle.search.files import load_curve_or_search
 
 log = logging.getLogger(__name__)
 RECIPE = "recipe.json"
@@ -38,6 +39,25 @@ def winner(search: Search, cfg: DictConfig) -> dict[str, Any]:
         if build(changed, "schedule") == search.callback().schedule:
             keys |= {f"schedule.{name}": value for name, value in momentum.items()}
     return keys
+
+
+def refuse_other_settings(path: str, cfg: DictConfig) -> None:
+    """Refuse a saved recipe's peak without the weight decay and the momentum of its winner.
+
+    Raises:
+        UsageError: With the options to give.
+        OSError: If the file cannot be read.
+        ValueError: If it holds neither a curve nor a search.
+    """
+    found = load_curve_or_search(path)
+    if not isinstance(found, Search) or found.recipe is None:
+        return
+    keys = {key: value for key, value in winner(found, cfg).items() if key != "optimizer.lr"}
+    if any(OmegaConf.select(cfg, key) != value for key, value in keys.items()):
+        raise UsageError(
+            f"lr_find.curve: {path} is a recipe, whose peak is for other settings than these: give"
+            f" also {' '.join(f'{key}={_text(value)}' for key, value in keys.items())}"
+        )
 
 
 def train_with(search: Search, cfg: DictConfig) -> None:
@@ -78,8 +98,9 @@ def _command(keys: dict[str, Any]) -> str:
         if (name := option.lstrip("+~").partition("=")[0]) not in keys
         and name.partition(".")[0] != "lr_find"
     ]
-    found = [
-        f"{key}={str(value).lower() if isinstance(value, bool) else format(value, '.4g')}"
-        for key, value in keys.items()
-    ]
+    found = [f"{key}={_text(value, digits=4)}" for key, value in keys.items()]
     return " ".join(["python train.py", *map(shlex.quote, [*kept, *found])])
+
+
+def _text(value: bool | float, digits: int = 12) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.{digits}g}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
@@ -51,6 +52,17 @@ class OtherRun(UsageError):
     """The directory is that of another run, whose files are left as they are."""
 
 
+def is_of_a_search(directory: Path) -> bool:
+    """Return whether a run has saved a part of a search, which goes on without a checkpoint."""
+    return any((directory / name).is_file() for name in ("search.json", "recipe.json"))
+
+
+def from_the_start(directory: Path) -> str:
+    """Return what to do where a run has no checkpoint yet."""
+    options = shlex.join([f"hydra.run.dir={directory}", f"resume={AUTO}"])
+    return f"the same command again, with {options}"
+
+
 def arguments_for_hydra(arguments: list[str]) -> list[str]:
     """Return the command line with flags first, and with a resumed run's own options.
 
@@ -91,9 +103,11 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     record = directory / RECORD
     for needed in (directory / CHECKPOINT, record / "overrides.yaml", record / "hydra.yaml"):
         if not needed.is_file():
+            has_begun = (record / "overrides.yaml").is_file()
+            hint = f". Give {from_the_start(directory)}" if has_begun else ""
             sys.exit(
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
-                f" {name!r}: there is no {needed}"
+                f" {name!r}: there is no {needed}{hint}"
             )
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
     here = [

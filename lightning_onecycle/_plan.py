@@ -56,15 +56,15 @@ class Plan:
             end = None if left is None else scheduler.last_epoch + left
             if end is not None and end != self._given:
                 rank_zero_info(
-                    f"total_steps={self._given} is given, and this fit ends after {end} steps:"
+                    f"total_steps={self._given} is given, and this fit ends at step {end}:"
                     f" the schedule {'is cut off' if end < self._given else 'holds its end'}."
                 )
         total = scheduler.total_steps
         few = total < _FEWEST_STEPS and len(scheduler.schedule.phases) > 1
         if few and self._budget == "steps" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
-                f"{self._owner} has {total} optimizer steps for its schedule: with fewer"
-                f" than {_FEWEST_STEPS} it may miss its peak or its end."
+                f"{self._owner} has {total} optimizer step{'s' * (total > 1)} for its schedule:"
+                f" with fewer than {_FEWEST_STEPS} it may miss its peak or its end."
             )
 
     def epoch_starts(self, trainer: Trainer, scheduler: ScheduleLR) -> None:

@@ -40,9 +40,9 @@ class Watch:
         for scheduler in schedulers:
             if scheduler.attached and scheduler.last_epoch < scheduler.total_steps:
                 rank_zero_info(
-                    f"The fit ends after {scheduler.last_epoch} of the {scheduler.total_steps}"
-                    f" optimizer steps of the schedule of {type(scheduler.optimizer).__name__}, at"
-                    f" a learning rate of {max(scheduler.get_last_lr()):.3g}."
+                    f"The fit ends at step {scheduler.last_epoch} of {scheduler.total_steps} of the"
+                    f" schedule of {type(scheduler.optimizer).__name__}, at a learning rate of"
+                    f" {max(scheduler.get_last_lr()):.3g}."
                 )
 
 

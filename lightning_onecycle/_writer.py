@@ -264,7 +264,7 @@ class Writer:
         """Print a message about the optimizer, at most once."""
         if about not in self._told:
             self._told.add(about)
-            rank_zero_info(f"ScheduleLR on {type(optimizer).__name__}: {what}.")
+            rank_zero_info(f"The schedule of {type(optimizer).__name__}: {what}.")
 
     def _tell_changes(self, saved: dict[str, Any]) -> None:
         if self.position == 0:

@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"\]\(([^)#]+)")
 COMMAND = re.compile(r"python train\.py([^#\n`]*)")
 
 

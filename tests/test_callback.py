@@ -710,7 +710,7 @@ def test_a_fit_that_ends_before_its_schedule_says_so(cut, told):
     arguments = cut()
     callback = arguments.pop("callback", Callback())
     fit(Tiny(), OneCycle(), callback, **arguments)
-    assert any(message.startswith("The fit ends after 14 of the 2") for message in told())
+    assert any(message.startswith("The fit ends at step 14 of 2") for message in told())
 
 
 class StopAfter(Callback):

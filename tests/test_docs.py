@@ -29,7 +29,7 @@ from lightning_onecycle import (
     search,
     sweep,
 )
-from pages import ROOT, blocks, compose_all, run_python
+from pages import LINK, ROOT, blocks, compose_all, run_python
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -139,6 +139,14 @@ def test_its_other_commands_are_known():
                     r"|cp -r logs/|srun --kill-on-bad-exit=1 python train\.py |torchrun "
                 )
                 assert re.match(rf"(?:{known}|pip install |tensorboard --logdir )", line), line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_its_links_lead_to_files_of_a_clone(page):
+    for link in LINK.findall(page.read_text()):
+        path = (page.parent / link).resolve()
+        assert link.startswith("http") or path.exists(), link
+        assert not path.is_relative_to(DOCS / "experiments"), link  # the site's copy
 
 
 @cache

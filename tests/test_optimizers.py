@@ -137,7 +137,7 @@ def test_each_is_scheduled_as_if_by_hand(kind, told):
         says.append("momentum is not cycled: it has none")
     if "weight_decay" not in arguments_of(kind):
         says.append("weight decay is not scheduled: there is none")
-    assert told() == [f"ScheduleLR on {kind.__name__}: {what}." for what in says]
+    assert told() == [f"The schedule of {kind.__name__}: {what}." for what in says]
 
 
 @rprop_is_told

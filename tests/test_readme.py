@@ -5,12 +5,11 @@ import subprocess
 
 import pytest
 
-from pages import ROOT, blocks, compose_all, run_python
+from pages import LINK, ROOT, blocks, compose_all, run_python
 
 README = (ROOT / "README.md").read_text()
 LAYOUT = (ROOT / "docs" / "layout.md").read_text()
 COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text()
-LINK = re.compile(r"\]\(([^)#]+)")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -641,6 +641,10 @@ def test_a_recipe_that_ctrl_c_ends_goes_on_with_the_same_command(tmp_path):
     assert process.returncode == 130, output
     partly = Search.load(file)
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
+    assert "go on: the same command again, with hydra.run.dir=" in output
+    code, output = run(f"resume={tmp_path}")
+    assert code == 1
+    assert f"Give the same command again, with hydra.run.dir={tmp_path} resume=auto" in output
     code, output = run(*options)
     assert code == 0, output
     found = Search.load(file)
@@ -649,7 +653,12 @@ def test_a_recipe_that_ctrl_c_ends_goes_on_with_the_same_command(tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "completed"
     assert result["search_steps"] == found.steps <= 1080
-    # The file stands for the peak in a training with the same settings.
+    # The file stands for the peak in a training with the same settings, and with no others.
+    other = (*options[:3], "optimizer.weight_decay=0.3", f"lr_find.curve={file}")
+    code, output_of_other = run(*other, f"hydra.run.dir={tmp_path / 'other'}")
+    assert code == 1
+    assert f"give also optimizer.weight_decay={found.weight_decay:g}" in output_of_other
+    assert "Traceback" not in output_of_other
     command = output.split("the same without the recipe: python train.py ")[1].splitlines()[0]
     saved = (*command.split(), f"lr_find.curve={file}", f"hydra.run.dir={tmp_path / 'saved'}")
     code, output = run(*saved)

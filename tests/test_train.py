@@ -187,6 +187,10 @@ def test_version_is_that_of_the_package():
         (["lr_find.mode=on"], "lr_find.mode must be one of 'off', 'only', 'then_fit',"),
         (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
         (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
+        (
+            ["lr_find=recipe", "lr_find.weight_decays=null", "lr_find.momenta=null"],
+            "lr_find.weight_decays and lr_find.momenta must not both be null with lr_find=recipe",
+        ),
         (["optimizer.lr=-1"], "optimizer.lr must be > 0, got -1"),
         (["trainer.max_epochs=zwei"], "trainer.max_epochs must be a whole number >= 1, got 'zwei'"),
         (["data=fashion_mnist", "data.root=/no/such"], "data.root must be a folder with"),

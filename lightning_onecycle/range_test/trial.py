@@ -133,8 +133,10 @@ class RangeTest(ShortFit):
         last = trainer.max_epochs
         if last is not None and 0 <= last <= trainer.current_epoch and not self._told_epochs:
             self._told_epochs = True
+            if self.bar is not None:
+                self.bar.clear()  # the message gets a line of its own
             rank_zero_info(
-                f"The LR range test is longer than the {last} epochs of the training: what depends"
+                f"The LR range test is longer than the training (max_epochs={last}): what depends"
                 " on current_epoch sees epochs that the training never reaches."
             )
 
