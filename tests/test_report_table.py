@@ -573,6 +573,15 @@ main()
 """
 
 
+def test_what_recipes_found_is_in_the_table(tmp_path: Path) -> None:
+    for seed, (decay, momentum) in enumerate([(1e-4, [0.95, 0.85]), (1e-3, [0.9, 0.9])]):
+        result = {"status": "completed", "weight_decay": decay, "momentum": momentum, "metrics": {}}
+        write_run(tmp_path / f"{seed}", {"seed": seed}, result)
+    text = read_table(tmp_path).to_markdown()
+    assert "weight decay found 0.0001 to 0.001" in text
+    assert "momentum found [0.9, 0.9] or [0.95, 0.85]" in text
+
+
 def test_a_sweep_of_hydra_itself(tmp_path: Path) -> None:
     files = {
         "app.py": APP,

@@ -19,6 +19,8 @@ _LONGEST_REASON = 240  # characters
 _METRICS = ("val/acc", "test/acc", "val/loss", "lr_find/max_lr")
 _FACTS = {
     "max_lr": "peak LR",
+    "weight_decay": "weight decay found",
+    "momentum": "momentum found",
     "effective_batch_size": "effective batch size",
     "world_size": "world size",
     "steps": "steps",
@@ -147,8 +149,10 @@ def _differs(column: Column, groups: Sequence[Group]) -> bool:
 
 def _fact(group: Group, name: str) -> str:
     runs = group.completed if name in _DONE else group.runs
-    values = (run.facts.get(name) for run in runs)
-    numbers = sorted({value for value in values if isinstance(value, (int, float))})
+    values = [value for run in runs if (value := run.facts.get(name)) is not None]
+    if not all(isinstance(value, (int, float)) for value in values):
+        return " or ".join(sorted(set(map(text, values))))
+    numbers = sorted(set(values))
     ends = numbers if len(numbers) < 2 else (numbers[0], numbers[-1])
     return " to ".join(f"{v:,}" if isinstance(v, int) else f"{v:.4g}" for v in ends)
 

@@ -116,3 +116,29 @@ def round_of(name: str, total_steps: int, left: int, length: int) -> tuple[int, 
         left -= last_round if left >= 2 * steps + last_round else 0
     count = min(most, left // max(steps, 1))
     return (steps, count) if count >= 2 and steps >= 2 * length else (0, 0)
+
+
+def planned(total_steps: int, left: int, weight_decays: int, momenta: int) -> str:
+    """Return in words which trainings follow the range tests.
+
+    Args:
+        total_steps: Optimizer steps of the training.
+        left: Steps that may be spent on them.
+        weight_decays: Other weight decays that are to be tried.
+        momenta: Other momenta that are to be tried.
+
+    Example:
+        >>> planned(1000, 600, weight_decays=3, momenta=2)
+        'then short trainings of 125: 3 for peaks, 1 for weight decays; no room for longer ones'
+    """
+    length, _ = shares(total_steps, left, weight_decays + momenta)
+    if not length:
+        return "and no short training, which does not fit in"
+    fit_in = []
+    for name, wanted in (("peaks", PEAKS), ("weight decays", weight_decays), ("momenta", momenta)):
+        count = min(wanted, left // length)
+        left -= count * length
+        fit_in += [f"{count} for {name}"] if count else []
+    _, longer = round_of(FIRST_ROUND, total_steps, left, length)
+    then = "then longer ones of the best" if longer else "no room for longer ones"
+    return f"then short trainings of {length:,}: {', '.join(fit_in)}; {then}"

@@ -30,6 +30,7 @@ from lightning_onecycle.search.recipe_plan import (
     FIRST_ROUND,
     PEAKS,
     ROUNDS,
+    planned,
     range_tests,
     round_of,
     shares,
@@ -118,16 +119,9 @@ class _Run:
 
     def announcement(self) -> str:
         """Return what the recipe is going to do, in one line."""
-        tests, others = len(self.recipe.tested), len(self.grid) - 1 + len(self.momenta)
-        length, _ = shares(self.total, self.budget - tests * self.recipe.test_steps, others)
-        decays = len(self.grid) - 1
-        counts = {"peaks": PEAKS, "weight decays": decays, "momenta": len(self.momenta)}
-        listed = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
-        trainings = (
-            f"then short trainings of {length:,}: {listed}; then longer ones of the best"
-            if length
-            else "and no short training, which does not fit in"
-        )
+        tests = len(self.recipe.tested)
+        left = self.budget - tests * self.recipe.test_steps
+        trainings = planned(self.total, left, len(self.grid) - 1, len(self.momenta))
         return (
             f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
             f" {self.total:,} steps. {_times(tests, 'range test')} of up to"

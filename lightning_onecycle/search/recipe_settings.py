@@ -41,19 +41,17 @@ def describe(lr: float | None, weight_decay: float | None, momentum: Momentum | 
 
 
 def checked_grid(weight_decays: Any) -> tuple[float, ...]:
-    """Return the weight decays, rising, or refuse them. None is an empty grid.
+    """Return the weight decays, each once and rising, or refuse them. None is an empty grid.
 
     Example:
-        >>> checked_grid([1e-3, 0])
+        >>> checked_grid([1e-3, 0, 1e-3])
         (0.0, 0.001)
     """
     if weight_decays is None:
         return ()
     values = _listed("weight_decays", weight_decays, "a list of one number >= 0 or more")
     grid = [number("weight_decays", value, ">= 0, each", lambda v: v >= 0) for value in values]
-    if len(set(grid)) < len(grid):
-        raise ValueError(f"weight_decays must differ from each other, got {weight_decays!r}")
-    return tuple(sorted(grid))
+    return tuple(sorted(set(grid)))
 
 
 def checked_momenta(momenta: Any) -> tuple[Momentum, ...]:
