@@ -285,6 +285,15 @@ def test_a_weight_decay_at_the_end_of_the_grid_is_told():
     assert Recipe((0, 1e-4)).remarks(0) == []
 
 
+def test_longer_trainings_that_all_fail_are_told():
+    failed = Probe(0.1, math.inf, 30, "loss not finite at lr 0.08", length=100)
+    found = Recipe(stages=(Stage(FIRST_ROUND, (failed,)), Stage(LAST_ROUND, (made(0.4),))))
+    assert found.remarks(None) == [
+        "longer trainings: none came to its end; the peak is that of shorter ones, and may be too"
+        " high"
+    ]
+
+
 # ---- how it is used ------------------------------------------------------------------------------
 
 

@@ -584,6 +584,10 @@ def test_a_search_under_other_conditions_is_refused_with_what_differs(tmp_path):
         search(file=file, epochs=10)
     with pytest.raises(MisconfigurationException, match=r"hparams.shift: 0.0, now 1.0"):
         search(Validated(shift=1.0), file=file)
+    with pytest.raises(MisconfigurationException, match=r"max_lr: .*, now 5.0"):
+        search(file=file, max_lr=5.0)
+    with pytest.raises(MisconfigurationException, match="num_training: None, now 30"):
+        search(file=file, num_training=30)
 
 
 def test_a_file_that_holds_something_else_is_refused(tmp_path):

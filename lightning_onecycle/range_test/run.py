@@ -74,7 +74,7 @@ def checked(
         "max_lr": number("max_lr", max_lr, f"> min_lr = {low:g}", lambda v: v >= least),
         "num_training": 300 if num_training is None else whole("num_training", num_training, 3),
         "mode": choice("mode", mode, ("exponential", "linear")),
-        "threshold": early_stop_threshold,
+        "early_stop_threshold": early_stop_threshold,
         "schedule": schedule,
         "val_batches": whole("val_batches", val_batches, 0),
     }

@@ -35,7 +35,7 @@ class RangeTest(ShortFit):
         max_lr: The same at the last.
         num_training: Optimizer steps.
         mode: ``"exponential"`` or ``"linear"``.
-        threshold: See `Divergence`.
+        early_stop_threshold: See `Divergence`.
         schedule: Whose momentum at the peak is to be used. None: found out.
         val_batches: Batches of each validation. 0: none.
         most_steps: Optimizer steps with those that a gradient scaler skips. None: any number.
@@ -49,7 +49,7 @@ class RangeTest(ShortFit):
         max_lr: float,
         num_training: int,
         mode: str,
-        threshold: float | None,
+        early_stop_threshold: float | None,
         schedule: Schedule | None,
         val_batches: int = 0,
         most_steps: int | None = None,
@@ -67,7 +67,7 @@ class RangeTest(ShortFit):
         self._validate_at = {
             math.ceil(i * num_training / _VALIDATIONS) for i in range(1, _VALIDATIONS + 1)
         }
-        self._diverged = Divergence(threshold, num_training)
+        self._diverged = Divergence(early_stop_threshold, num_training)
         self._told_epochs = False
 
     def prepare(self, trainer: Trainer) -> None:

@@ -192,8 +192,8 @@ class Tuner:
             >>> trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False,
             ...                   enable_progress_bar=False, enable_model_summary=False)
             >>> search = Tuner(trainer).search(BoringModel(), cost=1.0)
-            >>> [probe.steps for probe in search.probes], search.steps <= 64
-            ([16, 16, 16], True)
+            >>> search.total_steps, search.steps <= 64, len(search.probes) > 1
+            (64, True, True)
         """
         refuse_unknown_arguments("search", lr_find_arguments, checked)
         for_test = checked(schedule=schedule, **lr_find_arguments)

@@ -183,8 +183,12 @@ class Recipe:
         return conditions
 
     def remarks(self, weight_decay: float | None) -> list[str]:
-        """Return the notes, and what to look at in the grid of weight decays."""
+        """Return the notes, and what to look at."""
         grid, own, found = self.weight_decays, self.own_weight_decay, list(self.notes)
+        for stage in self.stages:
+            if stage.name in ROUNDS and not ranked(stage.probes):
+                none = "none came to its end; the peak is that of shorter ones"
+                found.append(f"{stage.name}: {none}, and may be too high")
         if grid and own not in (None, *grid):
             found.append(f"the optimizer's own weight decay, {own:g}, was not tried")
         if len(grid) > 1 and weight_decay in (grid[0], grid[-1]) and weight_decay:

@@ -60,7 +60,7 @@ def run_recipe(user_fit: UserFit, options: dict[str, Any]) -> Search:
     cost, file, total = options["cost"], options["file"], survey.total_steps
     budget = math.floor(cost * total + 1e-9)
     run = _Run(survey, options, budget, fit, partial(keep_in, file, trainer))
-    found = None if file is None else begun(trainer, file, survey, asked)
+    found = None if file is None else begun(trainer, file, survey, options["range_options"], asked)
     rank_zero_info(
         run.announcement()
         if found is None
@@ -109,6 +109,7 @@ class _Run:
             cost=options["cost"],
             schedule=self.schedule,
             recipe=recipe,
+            range_options=options["range_options"],
         )
 
     @property

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Search:
         note: Why there are no probes, if there are none.
         schedule: What the peak is for, without a momentum that the recipe has chosen.
         recipe: What the recipe tried beside the peaks, or None.
+        range_options: Arguments of the range test, such as ``min_lr``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -71,6 +73,7 @@ class Search:
     note: str = ""
     schedule: Schedule | None = None
     recipe: Recipe | None = None
+    range_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.curve, LRCurve):
@@ -243,6 +246,7 @@ class Search:
             "curve": self.curve.to_dict(),
             "schedule": None if self.schedule is None else self.schedule.to_list(),
             "recipe": None if self.recipe is None else self.recipe.to_dict(),
+            "range_options": dict(self.range_options),
         }
         write_whole(Path(path), to_text(content))
 
@@ -275,5 +279,6 @@ class Search:
             ),
             schedule=None if schedule is None else Schedule.from_list(schedule),
             recipe=None if recipe is None else Recipe.from_dict(recipe),
+            range_options=content.get("range_options", {}),
             **{name: content[name] for name in _PLAIN},
         )

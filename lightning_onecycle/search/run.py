@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,8 @@ def search_options(
         "file": None if file is None else Path(file),
         "range_test": range_test,
         "num_training": num_training,
+        "range_options": {name: value for name, value in range_test.items() if name != "schedule"}
+        | {"num_training": num_training},
         "weight_decays": checked_grid(weight_decays),
         "momenta": checked_momenta(momenta),
     }
@@ -84,7 +86,7 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
     budget = math.floor(cost * total + 1e-9)
     planned = _plan(total, budget, options["num_training"])
     keep = partial(keep_in, file, trainer)
-    found = None if file is None else begun(trainer, file, survey)
+    found = None if file is None else begun(trainer, file, survey, options["range_options"])
     if found is None:
         rank_zero_info(_announcement(planned, cost, budget, total))
     else:
@@ -103,6 +105,7 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
                     total_steps=total,
                     steps=test.attempted,
                     schedule=survey.schedule,
+                    range_options=options["range_options"],
                 )
             )
         elif bar is not None:
@@ -222,7 +225,11 @@ def _why_no_probes(first: float | None, left: int, total: int) -> str:
 
 
 def begun(
-    trainer: Trainer, file: Path, survey: Survey, recipe: Recipe | None = None
+    trainer: Trainer,
+    file: Path,
+    survey: Survey,
+    range_options: Mapping[str, Any],
+    recipe: Recipe | None = None,
 ) -> Search | None:
     """Return the search that a file holds, the same on all ranks, or None without a file.
 
@@ -242,6 +249,9 @@ def begun(
         tried, asked = (getattr(of or Recipe(), name) for of in (found.recipe, recipe))
         if tried != asked:
             differences.append(f"{name}: {tried or 'none'}, now {asked or 'none'}")
+    for name, value in found.range_options.items():
+        if value != range_options[name]:
+            differences.append(f"{name}: {value}, now {range_options[name]}")
     if differences:
         listed = "".join(f"\n  {line}" for line in differences)
         raise MisconfigurationException(

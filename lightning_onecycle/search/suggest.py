@@ -28,7 +28,7 @@ def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> 
     if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
         return Suggestion(None, f"the {judged_by} is {best.loss:.4g} at every peak")
     chosen = lowest_as_good(complete, best)
-    of = f"of {len(probes)} trainings of {chosen.length:,} steps"
+    of = f"of {len(probes)} training{'s' * (len(probes) > 1)} of {chosen.length:,} steps"
     if chosen is best:
         why = f"{chosen.lr:.3g} has the lowest {judged_by}, {best.loss:.4g}, {of}"
     else:
