@@ -130,6 +130,7 @@ def test_finder_speed_runs_and_tells_what_is_missing(monkeypatch, folder):
     assert "theirs" not in answer["peers"]
 
 
+@pytest.mark.slow
 def test_train_py_runs_beside_a_bare_loop(monkeypatch, folder):
     monkeypatch.setattr(train_speed, "OPTIONS", ["trainer=cpu", "trainer.limit_val_batches=0"])
     assert train_speed.bare_loop(2) > 0

@@ -114,6 +114,7 @@ def test_an_example_imports_what_it_uses_beside_its_own_name():
     assert not missing
 
 
+@pytest.mark.slow
 def test_there_is_a_picture_of_every_schedule(site):
     page = (DOCS / "schedules.rst").read_text()
     for name in schedules.__all__:

@@ -121,6 +121,7 @@ def test_the_peaks_of_fig5_are_rungs_of_the_ladder():
 # ---- the runner ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_trains_what_train_py_trains(tmp_path):
     options = [*DIGITS, "trainer=cpu", "trainer.max_epochs=2", "trainer.enable_progress_bar=false"]
     folder = tmp_path / "sweep"
@@ -345,6 +346,7 @@ def fake_training(monkeypatch, path, best):
     return trained
 
 
+@pytest.mark.slow
 def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path, monkeypatch):
     path = tmp_path / "headline.csv"
     trained = fake_training(monkeypatch, path, {"onecycle": 3, "step": 0})
@@ -368,6 +370,7 @@ def test_headline_tunes_on_validation_and_trains_all_seeds_at_the_best(tmp_path,
     )
 
 
+@pytest.mark.slow
 def test_headline_goes_on_from_a_higher_place_that_is_known(tmp_path, monkeypatch):
     path = tmp_path / "headline.csv"
     trained = fake_training(monkeypatch, path, {"onecycle": 1, "step": 1})
@@ -383,6 +386,7 @@ def test_headline_goes_on_from_a_higher_place_that_is_known(tmp_path, monkeypatc
     assert headline.curve(read(path), "20,000 images", "step").peaks == [0.0125]
 
 
+@pytest.mark.slow
 def test_headline_of_budgets_that_both_regimes_have(tmp_path, monkeypatch):
     path = tmp_path / "headline.csv"
     trained = fake_training(monkeypatch, path, {"onecycle": 1, "step": 1})
@@ -462,6 +466,7 @@ def test_a_diverged_training_has_chance_accuracy(tmp_path, monkeypatch):
 # ---- Fig. 7 -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_range_tests_of_fig7(tmp_path, monkeypatch):
     path = tmp_path / "fig7.csv"
     monkeypatch.setattr(weight_decay, "PATH", path)

@@ -45,6 +45,7 @@ def fit(folder, *options):
     return line
 
 
+@pytest.mark.slow
 def test_lightning_cli_on_the_command_line(tmp_path):
     pytest.importorskip("jsonargparse")
     line = fit(

@@ -125,6 +125,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logger", READERS)
 def test_each_logger_has_the_schedule_the_losses_and_both_figures(logger, folder):
     if logger not in INSTALLED:
@@ -143,6 +144,7 @@ def test_each_logger_has_the_schedule_the_losses_and_both_figures(logger, folder
     assert figures == (set() if logger == "csv" else {"lr_find", "schedule"})
 
 
+@pytest.mark.slow
 def test_a_range_test_alone_is_in_the_logger(tmp_path):
     code, output = run("lr_find=only", "logger=csv", f"hydra.run.dir={tmp_path}")
     assert code == 0, output
@@ -160,6 +162,7 @@ def test_a_service_that_refuses_is_told_in_one_line_before_anything_is_trained(t
     assert not (tmp_path / "lr_find.json").exists()
 
 
+@pytest.mark.slow
 def test_a_logger_that_is_not_installed_is_told_in_one_line(tmp_path):
     if find_spec("comet_ml"):
         pytest.skip("comet_ml is installed")

@@ -161,6 +161,7 @@ def test_pyplot_does_not_hear_of_it() -> None:
     assert plt.get_fignums() == before
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_when_a_plot_is_drawn() -> None:
     code = """
 import sys

@@ -280,6 +280,7 @@ def test_a_sweep_that_is_killed_leaves_no_process_and_goes_on(tmp_path):
     assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
 
 
+@pytest.mark.slow
 def test_more_seeds_later(tmp_path):
     short = (*QUIET, "-m", "schedule=onecycle,step", "trainer.max_epochs=1")
     code, output = run(*short, "seed=0", f"hydra.sweep.dir={tmp_path}")
@@ -299,6 +300,7 @@ def test_more_seeds_later(tmp_path):
     assert after["schedule=step,seed=0"]["fit_seconds"] == before["schedule=step"]["fit_seconds"]
 
 
+@pytest.mark.slow
 def test_a_directory_that_is_given_by_a_way_around(tmp_path):
     around = os.path.relpath(tmp_path, ROOT)
     assert ".." in around
@@ -316,6 +318,7 @@ def test_a_directory_that_is_given_by_a_way_around(tmp_path):
     assert (tmp_path / "own" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_single_run_in_the_same_place_is_left_alone(tmp_path):
     short = (*QUIET, "trainer.max_epochs=1")
     code, output = run(*short, "seed=1", f"hydra.run.dir={tmp_path / 'best'}")
@@ -343,6 +346,7 @@ def test_sigterm_on_one_rank_ends_all_at_the_same_batch(tmp_path):
     assert not processes_that_name(tmp_path)
 
 
+@pytest.mark.slow
 def test_other_options_in_the_same_directory_are_refused(tmp_path):
     short = (*QUIET, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}")
     code, output = run(*short, "trainer.max_epochs=1")
@@ -359,6 +363,7 @@ def test_other_options_in_the_same_directory_are_refused(tmp_path):
     assert "trainer.max_epochs=2" not in (tmp_path / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_job_that_went_on_with_other_options_is_not_taken_for_the_sweeps(tmp_path):
     sweep = (*QUIET, "-m", "seed=0,1", f"hydra.sweep.dir={tmp_path}", "trainer.max_epochs=1")
     code, output = run(*sweep)
@@ -424,6 +429,7 @@ def test_a_job_of_an_app_of_ones_own_leaves_why_it_failed(tmp_path, app, devices
     assert set(result["overrides"]) == {"lr=-0.1", f"trainer.devices={devices}"}
 
 
+@pytest.mark.slow
 def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path, app):
     code, output = app("lr=0.1,0.2")
     assert code == 0, output
@@ -441,6 +447,7 @@ def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path, 
     assert "1 has run, and nothing there says with what options" in output
 
 
+@pytest.mark.slow
 def test_two_sweeps_in_one_directory(tmp_path):
     options = (
         *QUIET, "-m", "seed=0,1", "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path / 'sweep'}",
@@ -467,6 +474,7 @@ def test_a_directory_that_cannot_be_written_to(tmp_path, key):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_a_usage_error_in_one_job(tmp_path):
     short = (*QUIET, "-m", "trainer.max_epochs=1")
     code, _ = run(*short, "data.batch_size=64,5000", f"hydra.sweep.dir={tmp_path}")

@@ -290,6 +290,7 @@ def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
     assert_same_end(tmp_path, uninterrupted)
 
 
+@pytest.mark.slow
 def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(finished):
     directory, _ = finished
     code, output = run(f"resume={directory}", "trainer.max_epochs=25", "optimizer.lr=0.1")
@@ -361,6 +362,7 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
 def test_multirun_goes_on_behind_a_diverging_job(tmp_path):
     code, output = run(
         *QUIET,
@@ -513,6 +515,7 @@ def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     assert "lr_find.cost must be > 0, got -1" in output
 
 
+@pytest.mark.slow
 def test_a_sweep_of_range_tests_is_drawn_in_one_picture(tmp_path):
     code, output = run(
         *QUIET,
@@ -526,6 +529,7 @@ def test_a_sweep_of_range_tests_is_drawn_in_one_picture(tmp_path):
     assert (tmp_path / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_resume_whatever_the_directory_is_called(tmp_path):
     directory = tmp_path / "it's 0-seed=1, lr=2"
     short = (*QUIET, "trainer.max_epochs=2")
@@ -541,6 +545,7 @@ def test_resume_whatever_the_directory_is_called(tmp_path):
     assert "max_epochs: 3" in output
 
 
+@pytest.mark.slow
 def test_resume_with_another_option_of_a_group(tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "short.yaml").write_text(
@@ -578,6 +583,7 @@ def test_a_run_is_not_written_over(finished):
     assert files_in(directory) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -623,6 +629,7 @@ def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finishe
     assert "test/acc" in result_of(directory)["metrics"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_damaged_result_goes_on_by_itself_with_its_own_options_alone(tmp_path):
     command = (*QUIET, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}", "resume=auto")
     code, output = run(*command)
@@ -650,6 +657,7 @@ def test_a_resume_that_is_refused_leaves_the_run_as_it_was(tmp_path, finished):
     assert {path for path in after if after[path] != before.get(path)} == {directory / "train.log"}
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(tmp_path):
     code, output = run(*QUIET, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path}")
     assert code == 0, output
