@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from unittest import mock
 
@@ -108,5 +109,6 @@ def _run(command, cwd, environment, output):
     sys.path.insert(0, str(Path(command[0]).parent))
     try:
         runpy.run_path(command[0], run_name="__main__")
-    finally:
+    finally:  # as an interpreter ends; multiprocessing would wait for joblib's idle workers before
+        threading._shutdown()
         atexit._run_exitfuncs()
