@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.tensorboard import SummaryWriter
 
 import lightning_onecycle
 from experiments.build import UsageError, build, check
@@ -182,6 +183,8 @@ def test_a_logger_is_one_of_lightnings(name):
     assert list(loggers) == ([] if name == "none" else [name])
     for config in loggers.values():
         known = set(inspect.signature(get_class(config._target_).__init__).parameters)
+        if name == "tensorboard":  # hands the rest on
+            known |= set(inspect.signature(SummaryWriter.__init__).parameters)
         assert set(config) - {"_target_"} <= known
 
 
