@@ -379,6 +379,28 @@ def test_a_finder_takes_a_recipe_for_a_training_with_its_weight_decay_alone(whol
         train(0.05)
 
 
+class Saves(Tried):
+    """Has its weight decay in its hparams, under a name of its own."""
+
+    def __init__(self, decay, width=1.0):
+        super().__init__(partial(SGD, weight_decay=decay))
+        self.save_hyperparameters("decay", "width")
+
+
+def test_a_finder_takes_a_recipe_for_a_module_with_its_weight_decay_in_its_hparams():
+    found, _ = recipe(Saves(5e-4), weight_decays=(1e-4, 1e-3), momenta=None)
+
+    def train(module):
+        seed_everything(1, verbose=False)
+        trainer = quiet_trainer(LRFinder(found), OneCycle(), max_epochs=5)
+        trainer.fit(module, data(640, 0, shuffle=True), data(256, 1))
+        return max(lr for (lr,) in module.seen.lrs)
+
+    assert train(Saves(found.weight_decay)) == pytest.approx(found.suggestion())
+    with pytest.raises(MisconfigurationException, match=r"hparams.width: 1.0, now 2.0"):
+        train(Saves(found.weight_decay, width=2.0))
+
+
 # ---- no trace, and files -------------------------------------------------------------------------
 
 
