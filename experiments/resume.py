@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import UsageError
+from experiments.build import CONF, UsageError
 from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
@@ -35,7 +35,6 @@ from lightning_onecycle.sweep.job_files import (
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 
-CONF = Path(__file__).parents[1] / "conf"
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 RESULT = "result.json"
 RECORD = ".hydra"

@@ -188,6 +188,19 @@ def test_version_is_that_of_the_package():
         (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
         (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
         (
+            ["lr_find.min_lr=1e-3"],
+            "lr_find.min_lr must be left out with lr_find=off",
+        ),
+        (
+            ["lr_find=search", "lr_find.method=slide"],
+            "lr_find.method must be left out with lr_find",
+        ),
+        (["lr_find=only", "lr_find.allow_differences=true"], "allow_differences must be left out"),
+        (
+            ["lr_find.curve=x", "lr_find.val_batches=3"],
+            "must be left out with lr_find.curve, which",
+        ),
+        (
             ["lr_find=recipe", "lr_find.weight_decays=null", "lr_find.momenta=null"],
             "lr_find.weight_decays and lr_find.momenta must not both be null with lr_find=recipe",
         ),
