@@ -603,9 +603,9 @@ def test_what_the_recipe_cannot_change_is_refused_before_a_step_is_taken(
 def test_a_recipe_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, capsys):
     trainer = quiet_trainer(OneCycle(), TQDMProgressBar(), max_epochs=5, enable_progress_bar=True)
     recipe(trainer=trainer)
-    (line,) = [line for line in said() if line.startswith("The recipe costs")]
+    (line,) = [line for line in said() if line.startswith("The recipe takes")]
     assert line == (
-        "The recipe costs at most 3 of the training: 300 of 100 steps. 1 range test of up to 75,"
+        "The recipe takes at most 300 steps, 3 times the training's 100. 1 range test of up to 75,"
         " then short trainings of 20: 3 for peaks, 2 for weight decays, 1 for momenta; then longer"
         " ones of the best."
     )

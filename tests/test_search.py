@@ -714,9 +714,9 @@ def test_what_cannot_be_searched_is_refused_before_a_step_is_taken(arguments, er
 def test_a_search_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, capsys):
     trainer = quiet_trainer(OneCycle(), TQDMProgressBar(), max_epochs=5, enable_progress_bar=True)
     search(cost=0.8, trainer=trainer)
-    (line,) = [line for line in said() if line.startswith("The search costs")]
+    (line,) = [line for line in said() if line.startswith("The search takes")]
     assert line == (
-        "The search costs at most 0.8 of the training: 80 of 100 steps. A range test takes up to"
+        "The search takes at most 80 steps, 0.8 times the training's 100. A range test takes up to"
         " 20, then about 3 short trainings of 20."
     )
     assert "search" in capsys.readouterr().err

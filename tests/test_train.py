@@ -509,7 +509,7 @@ def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     result = result_of(tmp_path / "both")
     assert result["max_lr"] == search.suggestion()
     assert result["search_steps"] == search.steps <= 0.8 * result["total_steps"]
-    assert "The search costs at most 0.8 of the training" in output
+    assert "steps, 0.8 times the training's" in output
     assert str(search) in output
     assert (tmp_path / "both" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path / "both"), size_guidance={"scalars": 0}).Reload()

@@ -125,8 +125,8 @@ class _Run:
         left = self.budget - tests * self.recipe.test_steps
         trainings = planned(self.total, left, len(self.grid) - 1, len(self.momenta))
         return (
-            f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
-            f" {self.total:,} steps. {_times(tests, 'range test')} of up to"
+            f"The recipe takes at most {self.budget:,} steps, {self.found.cost:.3g} times the"
+            f" training's {self.total:,}. {_times(tests, 'range test')} of up to"
             f" {self.recipe.test_steps:,}, {trainings}."
         )
 

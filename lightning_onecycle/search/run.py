@@ -202,7 +202,7 @@ def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
     after = [f"then about {of.probes} short trainings of {of.length:,}" for of in planned.rounds]
     then = ", ".join(after) or "and no short training, which does not fit in"
     return (
-        f"The search costs at most {cost:.3g} of the training: {budget:,} of {total:,} steps. A"
+        f"The search takes at most {budget:,} steps, {cost:.3g} times the training's {total:,}. A"
         f" range test takes up to {planned.range_test:,}, {then}."
     )
 
