@@ -631,12 +631,14 @@ def test_two_processes_agree_on_the_recipe(tmp_path):
 def test_a_recipe_and_then_the_training_with_what_it_found(tmp_path):
     options = ("trainer=cpu", "trainer.max_epochs=5", "trainer.enable_progress_bar=false")
     first = tmp_path / "first"
-    code, output = run(*options, "lr_find=recipe", f"hydra.run.dir={first}")
+    own = "optimizer.weight_decay=0.5"
+    code, output = run(*options, own, "lr_find=recipe", f"hydra.run.dir={first}")
     assert code == 0, output
     found, result = (
         Search.load(first / "recipe.json"),
         json.loads((first / "result.json").read_text()),
     )
+    assert found.weight_decay != 0.5
     assert result["max_lr"] == pytest.approx(found.suggestion())
     assert result["weight_decay"] == found.weight_decay
     assert tuple(result["momentum"]) == (found.momentum or (0.95, 0.85))
@@ -651,6 +653,16 @@ def test_a_recipe_and_then_the_training_with_what_it_found(tmp_path):
     assert code == 0, output
     again = json.loads((tmp_path / "second" / "result.json").read_text())
     assert again["metrics"]["val/loss"] == pytest.approx(result["metrics"]["val/loss"], rel=0.05)
+    # It goes on more than once, at what was found, and with another schedule.
+    for more in (["trainer.max_epochs=6"], ["trainer.max_epochs=7", "schedule=cosine"]):
+        code, output = run(f"resume={first}", *more)
+        assert code == 0, output
+    result = json.loads((first / "result.json").read_text())
+    assert (result["schedule"], result["max_lr"]) == ("cosine", pytest.approx(found.suggestion()))
+    checkpoint = torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert group["weight_decay"] == found.weight_decay
+    assert group["lr"] < 1e-9  # where a cosine ends, and a cycle does not
     bad = ("lr_find=recipe", "lr_find.weight_decays=[-1]", f"hydra.run.dir={tmp_path / 'bad'}")
     code, output = run(*options, *bad)
     assert code == 1
