@@ -207,7 +207,8 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
             record.facts["search_steps"] = search.steps
             scheduling.max_lr = peak_of(search.suggest(), cfg)
             if cfg.lr_find.mode == "recipe":
-                scheduling.schedule = search.callback().schedule
+                if search.momentum is not None:  # a resumed run may have another schedule
+                    scheduling.schedule = schedule.with_momentum(*search.momentum)
                 train_with(search, cfg)
                 task.optimizer = optimizer_of(cfg)
                 record.facts["weight_decay"] = cfg.optimizer.weight_decay

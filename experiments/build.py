@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_onecycle._checks import choice, number, whole
 from lightning_onecycle.range_test.suggest import METHODS
 
+CONF = Path(__file__).parents[1] / "conf"
 BOOLEANS = (
     *("task.decay_bias_and_norm", "optimizer.nesterov", "model.batch_norm", "data.drop_last"),
     *("schedule.cycle_momentum", "trainer.sync_batchnorm", "lr_find.allow_differences"),
@@ -96,6 +97,7 @@ def check(cfg: DictConfig) -> None:
             raise UsageError(f"trainer.{key} must be left out, because train.py gives it: {place}")
     if cfg.lr_find.curve is not None and cfg.lr_find.mode != "off":
         raise UsageError("lr_find.curve must be null with a range test, which finds a curve itself")
+    _check_used(cfg.lr_find)
     nothing_beside = cfg.lr_find.get("weight_decays") is cfg.lr_find.get("momenta") is None
     if cfg.lr_find.mode == "recipe" and nothing_beside:
         raise UsageError(
@@ -118,6 +120,21 @@ def check(cfg: DictConfig) -> None:
         raise UsageError(
             "lr_find must not be 'only' with resume: a range test has no part of a run"
         )
+
+
+def _check_used(lr_find: DictConfig) -> None:
+    """Refuse keys that are given and would change nothing."""
+    mode, has_curve = lr_find.mode, lr_find.curve is not None
+    used = {"mode", "curve"} if mode == "off" else {*lr_find} - {"method", "allow_differences"}
+    used |= {"allow_differences"} if has_curve else set()
+    used |= {"method"} if has_curve or mode in ("only", "then_fit") else set()
+    for key, default in OmegaConf.load(CONF / "lr_find" / "off.yaml").items():
+        given = lr_find.get(key, default)
+        if key not in used and given != default:
+            by = "lr_find.curve" if has_curve else f"lr_find={mode}"
+            raise UsageError(
+                f"lr_find.{key} must be left out with {by}, which does not use it, got {given!r}"
+            )
 
 
 def _check_betas(value: Any) -> None:

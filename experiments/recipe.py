@@ -26,8 +26,8 @@ RECIPE = "recipe.json"
 def winner(search: Search, cfg: DictConfig) -> dict[str, Any]:
     """Return the configuration's keys with the values that a recipe has found.
 
-    The schedule's keys are left out where they do not make the schedule of the search: not every
-    schedule has a momentum.
+    The schedule's keys are left out where they do not make its momentum: not every schedule has
+    one.
     """
     keys: dict[str, Any] = {"optimizer.lr": search.suggestion()}
     if search.weight_decay is not None:
@@ -36,7 +36,7 @@ def winner(search: Search, cfg: DictConfig) -> dict[str, Any]:
         ends, peak = search.momentum
         momentum = {"cycle_momentum": True, "base_momentum": peak, "max_momentum": ends}
         changed = OmegaConf.merge(cfg, {"schedule": momentum})
-        if build(changed, "schedule") == search.callback().schedule:
+        if build(changed, "schedule") == build(cfg, "schedule").with_momentum(ends, peak):
             keys |= {f"schedule.{name}": value for name, value in momentum.items()}
     return keys
 

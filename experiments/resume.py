@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.build import UsageError
+from experiments.build import CONF, UsageError
 from experiments.launch import options_for_all_ranks
 from lightning_onecycle._files import write_whole
 from lightning_onecycle.report import read_result
@@ -35,7 +36,6 @@ from lightning_onecycle.sweep.job_files import (
 from lightning_onecycle.sweep.lock import alone
 from lightning_onecycle.sweep.ranks import is_first
 
-CONF = Path(__file__).parents[1] / "conf"
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 RESULT = "result.json"
 RECORD = ".hydra"
@@ -244,6 +244,9 @@ def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> N
     run = _read(directory / RECORD / "config.yaml", dict)
     _refuse_changes("data", run, cfg, allowed=OF_THE_BATCHES)
     if run.lr_find.mode == cfg.lr_find.mode != "off":  # what it has found is used again
+        found = {"lr", "weight_decay"} if cfg.lr_find.get("weight_decays") else {"lr"}
+        hint = f": lr_find={cfg.lr_find.mode} has found another. Give lr_find=off, too"
+        _refuse_changes("optimizer", run, cfg, allowed={*cfg.optimizer} - found, hint=hint)
         _refuse_changes("lr_find", run, cfg, allowed=OF_THE_PEAK)
     _refuse_changes("optimizer", run, cfg, allowed=WRITTEN_ANEW)
     _refuse_changes("task", run, cfg, allowed={"label_smoothing"})
@@ -254,14 +257,20 @@ def check_resume(cfg: DictConfig, directory: Path, module: LightningModule) -> N
 
 
 def _refuse_changes(
-    group: str, run: DictConfig, now: DictConfig, allowed: Collection[str] = ()
+    group: str,
+    run: DictConfig,
+    now: DictConfig,
+    allowed: Collection[str] = (),
+    hint: str = "",
 ) -> None:
     """Refuse other values than the run's, the class first: with it other keys change, too."""
     was, given = (OmegaConf.to_container(cfg[group], resolve=True) for cfg in (run, now))
     for name in sorted({*was, *given}.difference(allowed), key=lambda name: name != "_target_"):
         if was.get(name) != given.get(name):
             key = group if name == "_target_" else f"{group}.{name}"
-            raise UsageError(f"{key} must stay {was.get(name)} with resume, got {given.get(name)}")
+            raise UsageError(
+                f"{key} must stay {was.get(name)} with resume, got {given.get(name)}{hint}"
+            )
 
 
 class KeepOptions(Callback):
@@ -271,7 +280,7 @@ class KeepOptions(Callback):
     """
 
     def __init__(self, cfg: DictConfig, directory: Path) -> None:
-        self.cfg = cfg
+        self.cfg = deepcopy(cfg)  # a recipe writes what it has found into the original
         self.directory = directory
         self.record = directory / RECORD
         self._kept = False

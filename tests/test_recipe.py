@@ -379,6 +379,28 @@ def test_a_finder_takes_a_recipe_for_a_training_with_its_weight_decay_alone(whol
         train(0.05)
 
 
+class Saves(Tried):
+    """Has its weight decay in its hparams, under a name of its own."""
+
+    def __init__(self, decay, width=1.0):
+        super().__init__(partial(SGD, weight_decay=decay))
+        self.save_hyperparameters("decay", "width")
+
+
+def test_a_finder_takes_a_recipe_for_a_module_with_its_weight_decay_in_its_hparams():
+    found, _ = recipe(Saves(5e-4), weight_decays=(1e-4, 1e-3), momenta=None)
+
+    def train(module):
+        seed_everything(1, verbose=False)
+        trainer = quiet_trainer(LRFinder(found), OneCycle(), max_epochs=5)
+        trainer.fit(module, data(640, 0, shuffle=True), data(256, 1))
+        return max(lr for (lr,) in module.seen.lrs)
+
+    assert train(Saves(found.weight_decay)) == pytest.approx(found.suggestion())
+    with pytest.raises(MisconfigurationException, match=r"hparams.width: 1.0, now 2.0"):
+        train(Saves(found.weight_decay, width=2.0))
+
+
 # ---- no trace, and files -------------------------------------------------------------------------
 
 
@@ -581,9 +603,9 @@ def test_what_the_recipe_cannot_change_is_refused_before_a_step_is_taken(
 def test_a_recipe_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, capsys):
     trainer = quiet_trainer(OneCycle(), TQDMProgressBar(), max_epochs=5, enable_progress_bar=True)
     recipe(trainer=trainer)
-    (line,) = [line for line in said() if line.startswith("The recipe costs")]
+    (line,) = [line for line in said() if line.startswith("The recipe takes")]
     assert line == (
-        "The recipe costs at most 3 of the training: 300 of 100 steps. 1 range test of up to 75,"
+        "The recipe takes at most 300 steps, 3 times the training's 100. 1 range test of up to 75,"
         " then short trainings of 20: 3 for peaks, 2 for weight decays, 1 for momenta; then longer"
         " ones of the best."
     )
@@ -609,12 +631,14 @@ def test_two_processes_agree_on_the_recipe(tmp_path):
 def test_a_recipe_and_then_the_training_with_what_it_found(tmp_path):
     options = ("trainer=cpu", "trainer.max_epochs=5", "trainer.enable_progress_bar=false")
     first = tmp_path / "first"
-    code, output = run(*options, "lr_find=recipe", f"hydra.run.dir={first}")
+    own = "optimizer.weight_decay=0.5"
+    code, output = run(*options, own, "lr_find=recipe", f"hydra.run.dir={first}")
     assert code == 0, output
     found, result = (
         Search.load(first / "recipe.json"),
         json.loads((first / "result.json").read_text()),
     )
+    assert found.weight_decay != 0.5
     assert result["max_lr"] == pytest.approx(found.suggestion())
     assert result["weight_decay"] == found.weight_decay
     assert tuple(result["momentum"]) == (found.momentum or (0.95, 0.85))
@@ -629,6 +653,16 @@ def test_a_recipe_and_then_the_training_with_what_it_found(tmp_path):
     assert code == 0, output
     again = json.loads((tmp_path / "second" / "result.json").read_text())
     assert again["metrics"]["val/loss"] == pytest.approx(result["metrics"]["val/loss"], rel=0.05)
+    # It goes on more than once, at what was found, and with another schedule.
+    for more in (["trainer.max_epochs=6"], ["trainer.max_epochs=7", "schedule=cosine"]):
+        code, output = run(f"resume={first}", *more)
+        assert code == 0, output
+    result = json.loads((first / "result.json").read_text())
+    assert (result["schedule"], result["max_lr"]) == ("cosine", pytest.approx(found.suggestion()))
+    checkpoint = torch.load(first / "checkpoints" / "last.ckpt", weights_only=True)
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert group["weight_decay"] == found.weight_decay
+    assert group["lr"] < 1e-9  # where a cosine ends, and a cycle does not
     bad = ("lr_find=recipe", "lr_find.weight_decays=[-1]", f"hydra.run.dir={tmp_path / 'bad'}")
     code, output = run(*options, *bad)
     assert code == 1

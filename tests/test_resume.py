@@ -189,6 +189,20 @@ def test_a_range_test_that_is_used_again_keeps_its_options(run):
         check_resume(cfg, directory, module(cfg))
 
 
+@pytest.mark.parametrize(
+    ("mode", "key"), [("then_fit", "lr"), ("search", "lr"), ("recipe", "weight_decay")]
+)
+def test_what_has_been_found_is_given_anew_only_without_the_range_test(run, mode, key):
+    directory = run(f"lr_find={mode}")
+    cfg = composed(f"lr_find={mode}", f"optimizer.{key}=0.03")
+    with pytest.raises(
+        UsageError, match=rf"optimizer.{key} must stay .*, got 0.03: lr_find={mode}"
+    ):
+        check_resume(cfg, directory, module(cfg))
+    cfg = composed("lr_find=off", f"optimizer.{key}=0.03")
+    check_resume(cfg, directory, module(cfg))
+
+
 def test_batches_and_their_order_may_change(run):
     augment = "data.augment={_target_: experiments.data.Augment, flip: true}"
     cfg = composed("data.batch_size=32", "data.drop_last=false", "seed=3", augment)

@@ -1,6 +1,7 @@
 """A search for the peak: what it spends, what it finds, and that it leaves no trace."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -569,6 +570,38 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
     assert not seen.lrs
 
 
+class OtherWeights(Validated):
+    """What a module is without seed_everything."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        nn.init.xavier_normal_(self.net[0].weight)
+
+
+class OtherData(Validated):
+    """What a dataset of the same class and size is, with other targets."""
+
+    def loss(self, batch):
+        return super().loss((batch[0], -batch[1]))
+
+
+OtherWeights.__name__ = OtherData.__name__ = "Validated"  # the conditions are the same
+
+
+@pytest.mark.parametrize("other", [OtherWeights, OtherData])
+def test_a_search_in_a_file_does_not_go_on_with_other_weights_or_data(other, tmp_path):
+    file = tmp_path / "search.json"
+    first, _ = search(file=file)
+    with pytest.raises(MisconfigurationException, match="with other weights or data"):
+        search(other(), file=file, cost=1.6)
+    assert Search.load(file).probes == first.probes
+    # Two fits that began with another loss each: so do all, which is no reason to refuse.
+    differs = replace(first.curve, losses=(9.0, *first.curve.losses[1:]))
+    replace(first, curve=differs).save(file)
+    assert search(other(), file=file, cost=1.6)[0].steps > first.steps
+
+
 def test_a_search_in_a_file_goes_on_with_more_to_spend(tmp_path):
     file = tmp_path / "search.json"
     first, _ = search(file=file)
@@ -681,9 +714,9 @@ def test_what_cannot_be_searched_is_refused_before_a_step_is_taken(arguments, er
 def test_a_search_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, capsys):
     trainer = quiet_trainer(OneCycle(), TQDMProgressBar(), max_epochs=5, enable_progress_bar=True)
     search(cost=0.8, trainer=trainer)
-    (line,) = [line for line in said() if line.startswith("The search costs")]
+    (line,) = [line for line in said() if line.startswith("The search takes")]
     assert line == (
-        "The search costs at most 0.8 of the training: 80 of 100 steps. A range test takes up to"
+        "The search takes at most 80 steps, 0.8 times the training's 100. A range test takes up to"
         " 20, then about 3 short trainings of 20."
     )
     assert "search" in capsys.readouterr().err

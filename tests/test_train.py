@@ -188,6 +188,19 @@ def test_version_is_that_of_the_package():
         (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
         (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
         (
+            ["lr_find.min_lr=1e-3"],
+            "lr_find.min_lr must be left out with lr_find=off",
+        ),
+        (
+            ["lr_find=search", "lr_find.method=slide"],
+            "lr_find.method must be left out with lr_find",
+        ),
+        (["lr_find=only", "lr_find.allow_differences=true"], "allow_differences must be left out"),
+        (
+            ["lr_find.curve=x", "lr_find.val_batches=3"],
+            "must be left out with lr_find.curve, which",
+        ),
+        (
             ["lr_find=recipe", "lr_find.weight_decays=null", "lr_find.momenta=null"],
             "lr_find.weight_decays and lr_find.momenta must not both be null with lr_find=recipe",
         ),
@@ -496,7 +509,7 @@ def test_a_search_and_then_the_training_at_its_peak(tmp_path):
     result = result_of(tmp_path / "both")
     assert result["max_lr"] == search.suggestion()
     assert result["search_steps"] == search.steps <= 0.8 * result["total_steps"]
-    assert "The search costs at most 0.8 of the training" in output
+    assert "steps, 0.8 times the training's" in output
     assert str(search) in output
     assert (tmp_path / "both" / "lr_find.png").read_bytes()[:4] == b"\x89PNG"
     events = EventAccumulator(str(tmp_path / "both"), size_guidance={"scalars": 0}).Reload()

@@ -662,6 +662,9 @@ def test_other_types_are_refused():
         Tuner(None)
     with pytest.raises(TypeError, match="model must be a LightningModule, got Linear"):
         find(torch.nn.Linear(1, 1))
+    for call in ("lr_find", "search"):  # the order of Trainer.fit
+        with pytest.raises(TypeError, match="datamodule must be a LightningDataModule, got DataL"):
+            getattr(Tuner(quiet_trainer()), call)(Scripted(), loader(3), loader(3))
     with pytest.raises(TypeError, match="schedule must be a Schedule or None"):
         find(find={"schedule": "one_cycle"})
 

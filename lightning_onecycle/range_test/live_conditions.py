@@ -117,7 +117,8 @@ def check_peak(
     if curve.conditions is None:
         refused, told = ["the curve does not say what it was measured under"], []
     else:
-        then = replace(curve.conditions, schedule=now.schedule)
+        flags = _with_chosen_decay(curve, curve.conditions.flags, now.flags)
+        then = replace(curve.conditions, schedule=now.schedule, flags=flags)
         told = then.compare(now)
         refused = replace(then, versions=now.versions).compare(now)
     if refused and not allow_differences:
@@ -131,6 +132,22 @@ def check_peak(
         listed = "; ".join(told or refused)
         rank_zero_warn(f"The peak was found under other conditions: {listed}.")
     return told or refused
+
+
+def _with_chosen_decay(
+    found: LRCurve | Search, then: dict[str, Any], now: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the flags with the weight decay that a recipe chose in the hparams that now have it.
+
+    A module may save its weight decay under any name.
+    """
+    if not isinstance(found, Search) or found.recipe is None or found.weight_decay is None:
+        return then
+    own_and_chosen = found.recipe.own_weight_decay, found.weight_decay
+    return {
+        name: now[name] if (value, now.get(name)) == own_and_chosen else value
+        for name, value in then.items()
+    }
 
 
 def _settings(optimizer: Optimizer) -> tuple[dict[str, Any], ...]:

@@ -33,7 +33,7 @@ class Suggestion(NamedTuple):
 class Reading:
     """A curve as the methods see it: its finite points, smoothed, and what they amount to.
 
-    ``low`` is the index of the minimum, ``bottom`` a decade behind its beginning if it is wider
+    ``low`` is the index of the minimum, ``bottom`` a decade above its beginning if it is wider
     than that and otherwise ``low``, ``edge`` the point from which on half of the fall is lost
     again, or the last, and ``start`` the last point that is as high as the highest before ``low``.
     ``significance`` is the fall over its standard error, and ``needed`` what it takes. ``rises``
@@ -148,7 +148,7 @@ def max_lr(reading: Reading) -> Suggestion:
     if peak == bottom and reading.bottom == reading.low:
         reason = "where the smoothed loss is lowest"
     elif peak == bottom:
-        reason = "a decade behind the beginning of a minimum that is wider"
+        reason = "a decade above the beginning of a minimum that is wider"
     else:
         top = max(reading.losses[: reading.low + 1])
         lost = 2.0 * reading.losses[reading.edge] >= top + reading.losses[reading.low]

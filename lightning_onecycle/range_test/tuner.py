@@ -259,6 +259,12 @@ class Tuner:
             )
         if isinstance(train_dataloaders, of_either_lightning(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
+        is_one = isinstance(datamodule, of_either_lightning(LightningDataModule))
+        if datamodule is not None and not is_one:
+            raise TypeError(
+                f"datamodule must be a LightningDataModule, got {type(datamodule).__name__}: give"
+                " loaders as train_dataloaders and val_dataloaders=..."
+            )
         _refuse_mixture(self.trainer, "model", getattr(model, "_orig_mod", model), LightningModule)
         _refuse_mixture(self.trainer, "datamodule", datamodule, LightningDataModule)
         for name, given in (("train", train_dataloaders), ("val", val_dataloaders)):

@@ -15,6 +15,7 @@ from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
+from lightning_onecycle.search.continued import begun, keep_in, like_before
 from lightning_onecycle.search.fits import ProbeFit
 from lightning_onecycle.search.plan import Round, part_of_peak
 from lightning_onecycle.search.probe import Probe
@@ -38,7 +39,7 @@ from lightning_onecycle.search.recipe_plan import (
 from lightning_onecycle.search.recipe_settings import Momentum, Setting
 from lightning_onecycle.search.recipe_survey import RecipeSurvey
 from lightning_onecycle.search.result import Search
-from lightning_onecycle.search.run import begun, comparable, keep_in, short_trainings
+from lightning_onecycle.search.run import comparable, short_trainings
 
 _FEWEST_STEPS = 3
 
@@ -68,7 +69,7 @@ def run_recipe(user_fit: UserFit, options: dict[str, Any]) -> Search:
     )
     with progress_bar(trainer, budget, "recipe") as run.bar:
         if found is not None:
-            run.found = replace(found, cost=cost)
+            run.found, run.fit = replace(found, cost=cost), like_before(found, fit)
             if run.bar is not None:
                 run.bar.update(found.steps)
         run.all_stages()
@@ -124,8 +125,8 @@ class _Run:
         left = self.budget - tests * self.recipe.test_steps
         trainings = planned(self.total, left, len(self.grid) - 1, len(self.momenta))
         return (
-            f"The recipe costs at most {self.found.cost:.3g} of the training: {self.budget:,} of"
-            f" {self.total:,} steps. {_times(tests, 'range test')} of up to"
+            f"The recipe takes at most {self.budget:,} steps, {self.found.cost:.3g} times the"
+            f" training's {self.total:,}. {_times(tests, 'range test')} of up to"
             f" {self.recipe.test_steps:,}, {trainings}."
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
 
 from lightning_onecycle._checks import number
 from lightning_onecycle.phases import Schedule
@@ -19,6 +18,7 @@ from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.schedules import one_cycle
+from lightning_onecycle.search.continued import begun, keep_in, like_before
 from lightning_onecycle.search.fits import BY_TRAINING, ProbeFit, Survey
 from lightning_onecycle.search.plan import (
     FEWEST_STEPS,
@@ -31,7 +31,6 @@ from lightning_onecycle.search.plan import (
     rounds,
 )
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
-from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import checked_grid, checked_momenta
 from lightning_onecycle.search.result import Search
 
@@ -79,7 +78,8 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
     Returns:
         The search.
     """
-    trainer, fit = user_fit.trainer, user_fit.without_trace
+    trainer = user_fit.trainer
+    fit: Callable[[ShortFit], None] = user_fit.without_trace
     survey = Survey(**options["range_test"])
     fit(survey)
     cost, file, total = options["cost"], options["file"], survey.total_steps
@@ -94,6 +94,7 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
             f"The search of {file} goes on after {found.steps:,} of {budget:,} steps and"
             f" {len(found.probes)} short trainings."
         )
+        fit = like_before(found, fit)
     with progress_bar(trainer, budget, "search") as bar:
         if found is None:
             steps = {"num_training": planned.range_test, "most_steps": budget}
@@ -188,13 +189,6 @@ def comparable(found: Search, fit: ProbeFit) -> Probe:
     )
 
 
-def keep_in(file: Path | None, trainer: Trainer, found: Search) -> Search:
-    """Save a search if it has a file, on the first rank, and return it."""
-    if file is not None and trainer.is_global_zero:
-        found.save(file)
-    return found
-
-
 def _plan(total: int, budget: int, num_training: int | None) -> Plan:
     if budget < (num_training or 3):
         raise ValueError(
@@ -208,7 +202,7 @@ def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
     after = [f"then about {of.probes} short trainings of {of.length:,}" for of in planned.rounds]
     then = ", ".join(after) or "and no short training, which does not fit in"
     return (
-        f"The search costs at most {cost:.3g} of the training: {budget:,} of {total:,} steps. A"
+        f"The search takes at most {budget:,} steps, {cost:.3g} times the training's {total:,}. A"
         f" range test takes up to {planned.range_test:,}, {then}."
     )
 
@@ -222,48 +216,3 @@ def _why_no_probes(first: float | None, left: int, total: int) -> str:
         f"the {max(left, 0):,} steps beside the range test are too few for two short trainings of"
         f" an eighth of the {total:,} steps, and of {FEWEST_STEPS} at least"
     )
-
-
-def begun(
-    trainer: Trainer,
-    file: Path,
-    survey: Survey,
-    range_options: Mapping[str, Any],
-    recipe: Recipe | None = None,
-) -> Search | None:
-    """Return the search that a file holds, the same on all ranks, or None without a file.
-
-    Raises:
-        MisconfigurationException: If it ran under other conditions.
-    """
-    found: Any = trainer.strategy.broadcast(_read(file) if trainer.is_global_zero else None)
-    if isinstance(found, Exception):
-        raise found
-    then = None if found is None else (found.recipe or found.curve).conditions
-    if then is None or survey.conditions is None:
-        return None
-    differences = replace(then, versions=survey.conditions.versions).compare(survey.conditions)
-    if found.total_steps != survey.total_steps:
-        differences.append(f"total_steps: {found.total_steps}, now {survey.total_steps}")
-    for name in ("weight_decays", "momenta"):
-        tried, asked = (getattr(of or Recipe(), name) for of in (found.recipe, recipe))
-        if tried != asked:
-            differences.append(f"{name}: {tried or 'none'}, now {asked or 'none'}")
-    for name, value in found.range_options.items():
-        if value != range_options[name]:
-            differences.append(f"{name}: {value}, now {range_options[name]}")
-    if differences:
-        listed = "".join(f"\n  {line}" for line in differences)
-        raise MisconfigurationException(
-            f"{file} holds a search under other conditions:{listed}\nGive another file."
-        )
-    return found
-
-
-def _read(file: Path) -> Search | Exception | None:
-    try:
-        return Search.load(file)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        return error  # for all ranks, which would wait for the first
