@@ -26,12 +26,11 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from lightning_onecycle import _copies, _generators
 from lightning_onecycle._lightning import class_for, of_either_lightning, subclass_for
 
-_HAVE_STATE = (*_copies.HELD_AS_DATA, Sampler)
 _NEVER_ENTERED = (
     Trainer,
     LightningModule,
@@ -77,7 +76,7 @@ def isolated(
       is about to resume from
     - random number generators: Python, NumPy, torch, the trainer's device
     - in loaders, samplers, datasets and the data module, and in the objects that these hold:
-      attributes, the contents of plain containers, and generators
+      attributes, the contents of plain containers, generators, and buffers of modules
 
     These are not restored:
 
@@ -272,8 +271,10 @@ class _Kept:
             elif isinstance(item, types.MethodType):
                 found.append(item.__self__)
             elif hasattr(item, "__dict__"):
-                if isinstance(item, _HAVE_STATE) or not isinstance(item, nn.Module):
-                    self.attributes(item)
+                self.attributes(item)
+                if isinstance(item, nn.Module):  # such as a transform that is fitted to the data
+                    for buffer in item.buffers(recurse=False):
+                        self._stack.callback(buffer.detach().copy_, buffer.detach().clone())
                 if isinstance(item, DataLoader):
                     # Workers that persist have a state of their own: these start others.
                     vars(item)["_iterator"] = None

@@ -304,6 +304,23 @@ class Transformed(TensorDataset):
         return (x[0],)
 
 
+class Normalizes(nn.Module):
+    """A transform that is a module, and goes on with what it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+        self.register_buffer("mean", torch.zeros(FEATURES))
+        self.register_buffer("total", torch.zeros(FEATURES))
+
+    def forward(self, samples):
+        x = torch.stack([x for (x,) in samples])
+        self.calls += 1
+        self.total += x.sum(0)
+        self.mean = self.total / self.calls
+        return (x - 0.01 * self.mean,)
+
+
 class CountingSampler(Sampler):
     def __init__(self, n):
         self.n, self.epoch = n, 0
@@ -386,6 +403,7 @@ CASES = {
     },
     "collate": {"data": lambda: shuffled(collate_fn=Counts())},
     "transform": {"data": lambda: DataLoader(Transformed(), 4)},
+    "transform that is a module": {"data": lambda: shuffled(collate_fn=Normalizes())},
     "two loaders": {"data": lambda: [shuffled(), shuffled()]},
     **{
         f"combined, {mode}": {"data": partial(combined, mode)}

@@ -448,6 +448,60 @@ def test_a_short_training_that_diverges_is_given_up_and_the_next_lies_lower():
     assert found.steps >= len(seen.lrs)
 
 
+class BreaksLater(Returns):
+    """Its loss is NaN after the range test and one short training."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) * (
+            math.nan if len(self.seen.lrs) >= 75 else 1
+        )
+
+
+def test_short_trainings_that_diverge_do_not_change_what_the_others_were_judged_by():
+    found, _ = search(BreaksLater(), cost=1.25, num_training=50)
+    assert [probe.is_complete for probe in found.probes][:2] == [True, False]
+    assert not found.probes[-1].is_complete
+    assert found.judged_by == "validation loss"
+    assert "has the lowest validation loss" in found.suggest().reason
+
+
+class Refuses(Returns):
+    """A step raises an error where the weights are too large, as a distribution does."""
+
+    step = "training"
+
+    def loss(self, batch):
+        if self.trainer.training == (self.step == "training") and self.net[3].weight.norm() > 1.5:
+            raise ValueError("not a distribution")
+        return super().loss(batch)
+
+
+class RefusesToValidate(Refuses):
+    step = "validation"
+
+
+@pytest.mark.parametrize("kind", [Refuses, RefusesToValidate])
+def test_a_step_that_large_weights_make_fail_is_a_divergence(kind):
+    found, _ = search(kind(), cost=2.0, min_lr=0.3, max_lr=30.0)
+    failed = [probe for probe in found.probes if "raised" in probe.stopped]
+    assert failed
+    for probe in failed:
+        assert probe.stopped.startswith(f"{kind.step}_step raised ValueError at lr ")
+        assert not probe.is_complete
+        assert f"{kind.step}_step raised ValueError at {probe.lr:.3g}" in str(found)
+    assert found.suggestion() < failed[0].lr
+    assert found.steps <= 200
+
+
+def test_a_step_that_fails_with_any_weights_is_not_a_divergence():
+    class Fails(Returns):
+        def validation_step(self, batch, batch_idx):
+            raise ValueError("no shape")
+
+    with pytest.raises(ValueError, match="no shape"):
+        search(Fails())
+
+
 def test_a_short_training_that_cannot_win_ends_after_half_of_its_steps():
     found, seen = search(Returns(), cost=1.25, num_training=50, max_lr=0.03)
     behind = [probe for probe in found.probes if probe.stopped == "behind after half of the steps"]

@@ -424,6 +424,59 @@ def test_the_first_loss_that_is_not_finite_ends_the_test(at, bad):
     assert curve.stopped == f"loss not finite at lr {curve.lrs[-1]:.3g}"
 
 
+class Refuses(Scripted):
+    """Raises an error where its weight is too large, as a distribution does."""
+
+    def __init__(self, error=ValueError, limit=2.0):
+        super().__init__()
+        self.error, self.limit = error, limit
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx)
+        if self.net.weight.max() > self.limit or batch.item() == 7:
+            raise self.error("no distribution")
+        return -self.net.weight.sum()
+
+
+class RefusesByHand(Refuses):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.optimizers().zero_grad()
+        self.manual_backward(loss)
+        self.optimizers().step()
+        return loss
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("kind", [Refuses, RefusesByHand])
+def test_a_step_that_only_the_trained_weights_make_fail_ends_the_test(kind, accumulate):
+    if kind is RefusesByHand and accumulate > 1:
+        pytest.skip("Lightning accumulates under automatic optimization only")
+    curve = find(kind(), data=7, accumulate_grad_batches=accumulate)
+    assert 3 < len(curve.lrs) < 9
+    assert curve.stopped == f"training_step raised ValueError at lr {curve.lrs[-1]:.3g}"
+    assert [math.isnan(loss) for loss in curve.losses] == [False] * (len(curve.lrs) - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        (Refuses(limit=math.inf), {"max_lr": 0.1}),  # the batch
+        (Refuses(limit=-math.inf), {}),  # the first step
+        (Refuses(MisconfigurationException), {}),
+        (Refuses(torch.cuda.OutOfMemoryError), {}),
+    ],
+    ids=["batch", "first step", "misconfiguration", "memory"],
+)
+def test_a_step_that_fails_for_another_reason_is_an_error(module, options):
+    with pytest.raises(module.error, match="no distribution"):
+        find(module, find=options)
+
+
 def test_steps_without_a_loss_are_passed_over():
     curve = find(Scripted(lambda k: None if k % 3 == 1 else 1.0))
     assert len(curve.lrs) == 6

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
@@ -46,6 +49,7 @@ class ShortFit(Callback):
         attempted: Optimizer steps, with those that a gradient scaler skipped.
         stopped: Why the fit ended, and empty until then.
         validation_due: Whether a validation comes next.
+        failed: The error of a step by which the fit has diverged, and empty until then.
     """
 
     what = "LR range test"
@@ -62,6 +66,7 @@ class ShortFit(Callback):
         self.stopped = ""
         self.exception: BaseException | None = None
         self.validation_due = False
+        self.failed = ""
         self.val_window: list[Tensor] = []
         self._window: list[Tensor] = []
         self._taken = self._taken_before_epoch = self._idle_epochs = 0
@@ -133,6 +138,8 @@ class ShortFit(Callback):
         # Before the scheduler's own hook, which writes the values of the next step.
         _groups.with_hooks(optimizer).register_step_post_hook(self._check_step)
         self._scheduler = ScheduleLR(optimizer, schedule, self.num_training, max_lr=peaks)
+        for name in ("training_step", "validation_step"):
+            setattr(pl_module, name, self._guarded(trainer, pl_module, name))
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
@@ -187,6 +194,37 @@ class ShortFit(Callback):
                     f" {self.scheduler.last_epoch}, and other code has set it to {used:g}."
                 )
 
+    # ---- errors that are a divergence ---------------------------------------------------------
+
+    def _guarded(self, trainer: Trainer, module: LightningModule, name: str) -> Callable[..., Any]:
+        """Return a step that, where only the trained weights make it fail, notes a divergence.
+
+        Distributions, decompositions and metrics raise errors where a loss would not be finite. A
+        step that fails with the weights of the start, too, fails for another reason.
+        """
+        step = getattr(module, name)
+
+        @functools.wraps(step)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return step(*args, **kwargs)
+            except (MisconfigurationException, torch.cuda.OutOfMemoryError):
+                raise
+            except Exception as error:
+                if not self._taken or trainer.world_size > 1:  # the other ranks go on
+                    raise
+                try:
+                    _give_weights(self.original, module)
+                    output = step(*args, **kwargs)
+                except Exception:
+                    raise error from None
+                self.failed = f"{name} raised {type(error).__name__}"
+                if not trainer.training:
+                    self.stop(trainer, f"{self.failed} at lr {self.lrs[-1]:.3g}")
+                return output
+
+        return guarded
+
     # ---- recording --------------------------------------------------------------------------
 
     def on_train_batch_end(
@@ -199,6 +237,8 @@ class ShortFit(Callback):
     ) -> None:
         """Collect the loss, and where the optimizer has stepped, record its mean."""
         loss = loss_in(outputs)
+        if self.failed:
+            loss = torch.tensor(math.nan, device=pl_module.device)
         if loss is not None:
             if pl_module.automatic_optimization:  # Lightning has divided it already
                 loss = loss * trainer.accumulate_grad_batches
@@ -211,7 +251,7 @@ class ShortFit(Callback):
             self._taken = taken
 
     def _end_of_window(self, trainer: Trainer, pl_module: LightningModule, steps: int) -> None:
-        if steps > 1:
+        if steps > 1 and not self.failed:
             raise MisconfigurationException(
                 f"An LR range test needs at most one optimizer step in a training_step, and"
                 f" {type(pl_module).__name__}'s took {steps}: one loss cannot stand for them all."
@@ -235,7 +275,7 @@ class ShortFit(Callback):
             self.bar.set_postfix_str(f"lr {lr:.2e}{text}", refresh=False)
             self.bar.update()
         if not finite:
-            self.stop(trainer, f"loss not finite at lr {lr:.3g}")
+            self.stop(trainer, f"{self.failed or 'loss not finite'} at lr {lr:.3g}")
         elif steps and loss is not None:
             self.recorded(trainer, taken, loss)
         if not self.stopped and (why := self.end(taken)):
@@ -270,6 +310,19 @@ class ShortFit(Callback):
         loss = loss_in(outputs)
         if loss is not None:
             self.val_window.append(loss)
+
+
+def _give_weights(giver: nn.Module | None, taker: nn.Module) -> None:
+    """Set parameters and buffers to those of another module, where it has them."""
+    of_both = [
+        dict(itertools.chain(module.named_parameters(), module.named_buffers())) if module else {}
+        for module in (giver, taker)
+    ]
+    with torch.no_grad():
+        for name in of_both[0].keys() & of_both[1].keys():
+            given, taken = of_both[0][name], of_both[1][name]
+            if not nn.parameter.is_lazy(given) and given.shape == taken.shape:
+                taken.copy_(given)
 
 
 def _named(optimizers: Sequence[Optimizer]) -> str:

@@ -158,6 +158,8 @@ class RangeTest(ShortFit):
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
         """Record the validation loss: what was returned, or else what was logged."""
+        if self.failed:
+            return
         losses, self.val_window = self.val_window, []
         self.validation_due = False
         if not losses:

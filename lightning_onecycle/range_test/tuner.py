@@ -88,7 +88,8 @@ class Tuner:
             mode: ``"exponential"``, or ``"linear"`` as in the paper.
             early_stop_threshold: The test ends where the smoothed loss is above its best by more
                 than this many times what it has gained. None: never. It always ends at the first
-                loss that is not finite.
+                loss that is not finite, and where a step raises an error that it does not raise
+                with the weights of the start.
             schedule: What the answer is for. None: that of the trainer's `ScheduleCallback`, or of
                 the scheduler that ``configure_optimizers`` returns.
             val_batches: If > 0, the validation loss on so many batches is taken at about 20 steps,

@@ -145,6 +145,8 @@ class ProbeFit(ShortFit):
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
         """Judge by the validation losses: those returned, or else those logged."""
+        if self.failed:
+            return
         self.validation_due = False
         returned, self.val_window = self.val_window, []
         heard, self._heard = self._heard, []

@@ -266,7 +266,7 @@ class _Run:
             self._update(
                 recipe=self.recipe.with_probe(name, comparable(self.found, probe)),
                 steps=self.found.steps + probe.attempted,
-                judged_by=probe.judged_by,
+                judged_by=probe.judged_by if probe.scores else self.found.judged_by,
             )
 
     def _standing(self, before: str) -> Probe:

@@ -92,7 +92,7 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
     else:
         rank_zero_info(
             f"The search of {file} goes on after {found.steps:,} of {budget:,} steps and"
-            f" {len(found.probes)} short trainings."
+            f" {len(found.probes)} short training{'s' * (len(found.probes) != 1)}."
         )
         fit = like_before(found, fit)
     with progress_bar(trainer, budget, "search") as bar:
@@ -156,7 +156,7 @@ def short_trainings(
                     found,
                     probes=(*found.probes, comparable(found, probe)),
                     steps=found.steps + probe.attempted,
-                    judged_by=probe.judged_by,
+                    judged_by=probe.judged_by if probe.scores else found.judged_by,
                 )
             )
             done = of_length(found.probes, length)
