@@ -199,8 +199,9 @@ class ShortFit(Callback):
     def _guarded(self, trainer: Trainer, module: LightningModule, name: str) -> Callable[..., Any]:
         """Return a step that, where only the trained weights make it fail, notes a divergence.
 
-        Distributions, decompositions and metrics raise errors where a loss would not be finite. A
-        step that fails with the weights of the start, too, fails for another reason.
+        Distributions, decompositions and metrics raise errors where a loss would not be finite. An
+        error that does not come again, or comes with the weights of the start, too, has another
+        reason.
         """
         step = getattr(module, name)
 
@@ -212,6 +213,8 @@ class ShortFit(Callback):
                 raise
             except Exception as error:
                 if not self._taken or trainer.world_size > 1:  # the other ranks go on
+                    raise
+                if not _raises(type(error), step, *args, **kwargs):
                     raise
                 try:
                     _give_weights(self.original, module)
@@ -310,6 +313,14 @@ class ShortFit(Callback):
         loss = loss_in(outputs)
         if loss is not None:
             self.val_window.append(loss)
+
+
+def _raises(kind: type[Exception], step: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    try:
+        step(*args, **kwargs)
+    except Exception as error:
+        return type(error) is kind
+    return False
 
 
 def _give_weights(giver: nn.Module | None, taker: nn.Module) -> None:
