@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
@@ -25,6 +24,7 @@ from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.loops import loop_for
 from lightning_onecycle.range_test.losses import loss_in, mean_over_ranks
+from lightning_onecycle.range_test.step_errors import guarded
 from lightning_onecycle.scheduler import ScheduleLR
 
 _MOST_EPOCHS_WITHOUT_A_STEP = 100
@@ -139,7 +139,15 @@ class ShortFit(Callback):
         _groups.with_hooks(optimizer).register_step_post_hook(self._check_step)
         self._scheduler = ScheduleLR(optimizer, schedule, self.num_training, max_lr=peaks)
         for name in ("training_step", "validation_step"):
-            setattr(pl_module, name, self._guarded(trainer, pl_module, name))
+            step = guarded(
+                getattr(pl_module, name),
+                pl_module,
+                self.original,
+                # One rank alone: the others would go on.
+                may_diverge=lambda: self._taken > 0 and trainer.world_size == 1,
+                diverged=partial(self._step_failed, trainer, name),
+            )
+            setattr(pl_module, name, step)
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
@@ -194,39 +202,10 @@ class ShortFit(Callback):
                     f" {self.scheduler.last_epoch}, and other code has set it to {used:g}."
                 )
 
-    # ---- errors that are a divergence ---------------------------------------------------------
-
-    def _guarded(self, trainer: Trainer, module: LightningModule, name: str) -> Callable[..., Any]:
-        """Return a step that, where only the trained weights make it fail, notes a divergence.
-
-        Distributions, decompositions and metrics raise errors where a loss would not be finite. An
-        error that does not come again, or comes with the weights of the start, too, has another
-        reason.
-        """
-        step = getattr(module, name)
-
-        @functools.wraps(step)
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return step(*args, **kwargs)
-            except (MisconfigurationException, torch.cuda.OutOfMemoryError):
-                raise
-            except Exception as error:
-                if not self._taken or trainer.world_size > 1:  # the other ranks go on
-                    raise
-                if not _raises(type(error), step, *args, **kwargs):
-                    raise
-                try:
-                    _give_weights(self.original, module)
-                    output = step(*args, **kwargs)
-                except Exception:
-                    raise error from None
-                self.failed = f"{name} raised {type(error).__name__}"
-                if not trainer.training:
-                    self.stop(trainer, f"{self.failed} at lr {self.lrs[-1]:.3g}")
-                return output
-
-        return guarded
+    def _step_failed(self, trainer: Trainer, name: str, error: Exception) -> None:
+        self.failed = f"{name} raised {type(error).__name__}"
+        if not trainer.training:
+            self.stop(trainer, f"{self.failed} at lr {self.lrs[-1]:.3g}")
 
     # ---- recording --------------------------------------------------------------------------
 
@@ -313,27 +292,6 @@ class ShortFit(Callback):
         loss = loss_in(outputs)
         if loss is not None:
             self.val_window.append(loss)
-
-
-def _raises(kind: type[Exception], step: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
-    try:
-        step(*args, **kwargs)
-    except Exception as error:
-        return type(error) is kind
-    return False
-
-
-def _give_weights(giver: nn.Module | None, taker: nn.Module) -> None:
-    """Set parameters and buffers to those of another module, where it has them."""
-    of_both = [
-        dict(itertools.chain(module.named_parameters(), module.named_buffers())) if module else {}
-        for module in (giver, taker)
-    ]
-    with torch.no_grad():
-        for name in of_both[0].keys() & of_both[1].keys():
-            given, taken = of_both[0][name], of_both[1][name]
-            if not nn.parameter.is_lazy(given) and given.shape == taken.shape:
-                taken.copy_(given)
 
 
 def _named(optimizers: Sequence[Optimizer]) -> str:
