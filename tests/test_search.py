@@ -241,6 +241,39 @@ def test_a_curve_without_a_suggestion_begins_where_its_loss_is_lowest():
     assert anchor((0.1, 1.0), (math.nan, math.nan)) is None
 
 
+def test_a_curve_of_noise_that_diverges_begins_within_two_decades_of_that():
+    # The lowest loss is one of those where nothing is learned yet.
+    lrs, losses = (1e-6, 1e-4, 1e-2, 0.1, 1.0), (0.9, 1.0, 1.1, 1.0, math.inf)
+    assert anchor(lrs, losses) == 1e-6
+    assert anchor(lrs, losses, diverges=True) == 0.1
+
+
+def test_a_search_after_a_range_test_of_noise_does_not_begin_where_nothing_is_learned(tmp_path):
+    file = tmp_path / "search.json"
+    first, _ = search(file=file)
+    lrs = [1e-6 * 10 ** (i / 5) for i in range(32)]  # to 1.58
+    start = first.curve.losses[0]
+    losses = [start * (1.0 + 0.3 * (-1) ** i) for i in range(32)]
+    losses[0], losses[1:4], losses[-1] = start, [0.3 * start] * 3, 30.0 * start
+    curve = LRCurve(lrs, losses, conditions=first.curve.conditions, stopped="diverged at lr 1.58")
+    assert curve.suggestion() is None
+    replace(first, curve=curve, probes=(), steps=32).save(file)
+    found, _ = search(file=file, cost=2.0)
+    assert 0.0158 <= found.probes[0].lr <= 1.58
+
+
+def test_a_search_that_ends_while_a_higher_peak_is_better_says_so():
+    more = "the highest peak is clearly the best, so a higher one may be better: give more cost"
+    assert answer(trained(1.0, 1.0), trained(0.3, 1.5)).reason.endswith(f"; {more}")
+    assert more not in answer(trained(1.0, 1.0), trained(0.3, 1.5), trained(3.0, 1.2)).reason
+    near = trained(1.0, 1.0, pairs=2), trained(0.3, 1.001, pairs=2)
+    assert more not in answer(*near).reason
+    # The round before has come to a peak that is too high.
+    longer = [replace(trained(lr, loss), length=90) for lr, loss in ((1.0, 0.8), (0.3, 1.4))]
+    before = trained(1.0, 1.0), trained(0.3, 1.5), trained(3.0, 1.2)
+    assert more not in answer(*before, *longer).reason
+
+
 # ---- what it does --------------------------------------------------------------------------------
 
 

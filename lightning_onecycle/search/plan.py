@@ -19,6 +19,8 @@ _LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
 """Lengths of a probe of the first round, as fractions of the training."""
 _FIRST, _LONGER = 3, (1 / 2, 1.0)
 """How many probes the first round has, and how long those of the next rounds are."""
+_BELOW_DIVERGENCE = 100.0
+"""How far below the rate that diverges the search may begin."""
 FEWEST_STEPS = 10
 """Of a probe. In a training of less than 40 steps that is more than a quarter."""
 _FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
@@ -169,12 +171,16 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     return math.sqrt(best.lr * min(apart, key=lambda probe: probe.rank).lr)
 
 
-def anchor(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
+def anchor(lrs: Sequence[float], losses: Sequence[float], diverges: bool = False) -> float | None:
     """Return the rate where the loss is lowest, to begin with where a curve suggests none.
+
+    In a curve that is all noise that may be where nothing is learned yet. So it is looked for in
+    the last two decades where the curve ends because the loss diverges.
 
     Args:
         lrs: The rates of the curve.
         losses: Its smoothed losses.
+        diverges: Whether the loss diverges at the last rate.
 
     Returns:
         The rate, or None where no loss is finite, or all are the same.
@@ -183,7 +189,9 @@ def anchor(lrs: Sequence[float], losses: Sequence[float]) -> float | None:
         >>> anchor((0.1, 1.0, 10.0), (0.9, 0.7, 0.8)), anchor((0.1, 1.0), (0.5, 0.5))
         (1.0, None)
     """
-    finite = [(loss, lr) for lr, loss in zip(lrs, losses, strict=True) if math.isfinite(loss)]
+    least = lrs[-1] / _BELOW_DIVERGENCE if diverges else 0.0
+    points = zip(lrs, losses, strict=True)
+    finite = [(loss, lr) for lr, loss in points if math.isfinite(loss) and lr >= least]
     lowest, highest = min(finite, default=(0.0, 0.0)), max(finite, default=(0.0, 0.0))
     return None if math.isclose(lowest[0], highest[0], rel_tol=1e-9) else lowest[1]
 

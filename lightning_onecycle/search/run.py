@@ -133,7 +133,9 @@ def short_trainings(
     A round begins with the peak of the round before. All rounds but the last leave the rest of the
     budget to the longer ones.
     """
-    first = found.curve.suggestion() or anchor(found.curve.lrs, found.curve.smoothed())
+    curve = found.curve
+    diverges = " at lr " in curve.stopped  # no other test ends so
+    first = curve.suggestion() or anchor(curve.lrs, curve.smoothed(), diverges)
     if not planned or first is None:
         note = _why_no_probes(first, budget - found.steps, found.total_steps)
         return keep(replace(found, note=note))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from lightning_onecycle.range_test.suggest import Suggestion
-from lightning_onecycle.search.plan import part_of_peak
+from lightning_onecycle.search.plan import next_peak, part_of_peak
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good
 
 _NOTABLE = 0.02  # over-fitting that is spoken of
@@ -43,6 +44,20 @@ def peak_of_probe(chosen: Probe, total_steps: int, judged_by: str) -> Suggestion
     """Return the peak that the setting of one probe suggests: the winner of a recipe."""
     why = f"the {judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
     return _scaled(chosen, total_steps, chosen.over_fit, why)
+
+
+def doubt(probes: Sequence[Probe]) -> str:
+    """Return that a search ended where it would have gone on to higher peaks, or nothing.
+
+    Args:
+        probes: Those of a search. None of its rounds has come to a peak that is too high.
+    """
+    for _, of_round in groupby(probes, key=lambda probe: probe.length):
+        tried = list(of_round)
+        following = next_peak(tried, tried[0].lr)
+        if following is None or following <= max(probe.lr for probe in tried):
+            return ""
+    return "the highest peak is clearly the best, so a higher one may be better: give more cost"
 
 
 def _scaled(chosen: Probe, total_steps: int, over_fit: float, why: str) -> Suggestion:
