@@ -60,6 +60,7 @@ def isolated(
     data: Iterable[Any] = (),
     *,
     keep_callback: Callable[[Callback], bool] = lambda _: True,
+    told: set[int] | None = None,
 ) -> Iterator[LightningModule]:
     """Yield a copy of ``module`` that the trainer may ``fit`` without leaving a trace.
 
@@ -91,6 +92,7 @@ def isolated(
         module: What it trains. It is not changed.
         data: What ``fit`` is given: loaders or collections of them, the data module.
         keep_callback: Which of the trainer's callbacks take part.
+        told: Ids of the iterators for which there is no such line; gets those for which there was.
 
     Raises:
         MisconfigurationException: If the module holds something that cannot be copied, or an
@@ -123,7 +125,11 @@ def isolated(
         for owner in _owners(trainer):
             kept.attributes(owner)
         memo, held = _copies.what_is_shared(trainer, module)
+        told = set() if told is None else told
         for iterator in kept.data([*data, *held]):
+            if id(iterator) in told:
+                continue
+            told.add(id(iterator))
             rank_zero_info(
                 f"The data hold a running iterator, a {type(iterator).__name__}: what a test takes"
                 " from it, the training does not see."

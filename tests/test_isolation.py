@@ -578,6 +578,14 @@ def test_a_stream_that_all_passes_share_is_told(said):
     assert told in "".join(said())
 
 
+def test_a_stream_is_told_once_in_a_search_of_several_short_fits(said):
+    stream = (torch.randn(4, FEATURES) for _ in itertools.count())
+    run = build(data=lambda: Slice(stream, 6), limit_train_batches=6, max_epochs=10)
+    found = Tuner(run.trainer).search(run.module, run.data)
+    assert len(found.probes) > 1
+    assert sum("a running iterator" in line for line in said()) == 1
+
+
 def test_data_that_a_module_holds_are_not_copied():
     run = build(module=OwnLoader)
     with isolated(run.trainer, run.module) as copied:

@@ -218,6 +218,14 @@ def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.03, -0.2)).lr == 1.0
 
 
+def test_a_search_that_was_still_going_up_or_down_says_so():
+    falling = [trained(1.0, 1.2, 0.2), trained(0.3, 1.0, 0.2)]
+    assert answer(*falling).reason.endswith("; the cost left no room for a lower one, 0.0949")
+    rising = [trained(0.3, 1.2, 0.2), trained(0.1, 1.3, 0.2), trained(1.0, 1.0, 0.2)]
+    assert answer(*rising).reason.endswith("; the cost left no room for a higher one, 3.16")
+    assert answer(*falling, trained(0.1, 1.1, 0.2)).reason.endswith("of 3 trainings of 50 steps")
+
+
 def test_a_peak_that_is_clearly_worse_by_its_batches_is_not_as_good():
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.01, 0.2)).lr == 1.0
 

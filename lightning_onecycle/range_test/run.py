@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -80,7 +81,8 @@ def checked(
     }
 
 
-class UserFit(NamedTuple):
+@dataclass(frozen=True)
+class UserFit:
     """The fit that the user asks for.
 
     Attributes:
@@ -90,6 +92,7 @@ class UserFit(NamedTuple):
         val_dataloaders: See there.
         datamodule: See there.
         data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
+        told: Ids of the iterators in the data that were told of: a search has several short fits.
     """
 
     trainer: Trainer
@@ -98,6 +101,7 @@ class UserFit(NamedTuple):
     val_dataloaders: Any
     datamodule: LightningDataModule | None
     data_is_ready: bool = False
+    told: set[int] = field(default_factory=set)
 
     def without_trace(self, short_fit: ShortFit) -> None:
         """Let a copy of the model take the steps of ``short_fit``, which then holds the result.
@@ -111,7 +115,7 @@ class UserFit(NamedTuple):
         model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile
         short_fit.original = model
         data = (self.train_dataloaders, self.val_dataloaders, datamodule)
-        with isolated(trainer, model, data, keep_callback=_takes_part) as copied:
+        with isolated(trainer, model, data, keep_callback=_takes_part, told=self.told) as copied:
             short_fit.prepare(trainer)
             trainer.callbacks.append(short_fit)  # type: ignore[attr-defined]
             _filter_callbacks_of(copied, short_fit.left_out)

@@ -37,7 +37,17 @@ def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> 
             f"the {judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the lowest,"
             f" {best.loss:.4g} at {best.lr:.3g}, {of}"
         )
-    return _scaled(chosen, total_steps, best.over_fit, why)
+    return _scaled(chosen, total_steps, best.over_fit, why + _beyond(probes, best))
+
+
+def _beyond(probes: Sequence[Probe], best: Probe) -> str:
+    """Say that a peak beyond those that were tried would have come next."""
+    tried = [probe.lr for probe in probes]
+    wanted = next_peak(probes, best.lr)
+    if len(tried) < 2 or wanted is None or min(tried) <= wanted <= max(tried):
+        return ""
+    where = "higher" if wanted > max(tried) else "lower"
+    return f"; the cost left no room for a {where} one, {wanted:.3g}"
 
 
 def peak_of_probe(chosen: Probe, total_steps: int, judged_by: str) -> Suggestion:
