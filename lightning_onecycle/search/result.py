@@ -19,7 +19,7 @@ from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 from lightning_onecycle.search.recipe import Recipe
 from lightning_onecycle.search.recipe_settings import describe
-from lightning_onecycle.search.suggest import doubt, peak_of_probe, peak_of_round
+from lightning_onecycle.search.suggest import beyond, peak_of_probe, peak_of_round
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,10 +158,9 @@ class Search:
         chosen = self.chosen
         if chosen is None or chosen == self.first:
             lr, reason = peak_of_round(self.last_round, self.total_steps, self.judged_by)
-        else:
-            lr, reason = peak_of_probe(chosen, self.total_steps, self.judged_by)
-        more = "" if lr is None else doubt(self.probes)
-        return Suggestion(lr, f"{reason}; {more}" if more else reason)
+            more = "" if lr is None else beyond(self.probes)
+            return Suggestion(lr, f"{reason}; {more}" if more else reason)
+        return peak_of_probe(chosen, self.total_steps, self.judged_by)
 
     def callback(self) -> ScheduleCallback:
         """Return the callback that trains at the peak, with the momentum that was chosen.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.search.plan import next_peak, part_of_peak
-from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good
+from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 
 _NOTABLE = 0.02  # over-fitting that is spoken of
+_SAME = 10.0**0.1  # a factor between peaks that are the same
 
 
 def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> Suggestion:
@@ -37,37 +37,28 @@ def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> 
             f"the {judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the lowest,"
             f" {best.loss:.4g} at {best.lr:.3g}, {of}"
         )
-    return _scaled(chosen, total_steps, best.over_fit, why + _beyond(probes, best))
+    return _scaled(chosen, total_steps, best.over_fit, why)
 
 
-def _beyond(probes: Sequence[Probe], best: Probe) -> str:
-    """Say that a peak beyond those that were tried would have come next."""
+def beyond(probes: Sequence[Probe]) -> str:
+    """Return which peak, beyond all that were tried, would have come next, or nothing.
+
+    Args:
+        probes: Those of all rounds.
+    """
+    last = of_length(probes, max(probe.length for probe in probes))
     tried = [probe.lr for probe in probes]
-    wanted = next_peak(probes, best.lr)
-    if len(tried) < 2 or wanted is None or min(tried) <= wanted <= max(tried):
+    wanted = next_peak(last, last[0].lr)
+    if len(last) < 2 or wanted is None or min(tried) / _SAME <= wanted <= max(tried) * _SAME:
         return ""
     where = "higher" if wanted > max(tried) else "lower"
-    return f"; the cost left no room for a {where} one, {wanted:.3g}"
+    return f"the cost left no room for a {where} one, {wanted:.3g}"
 
 
 def peak_of_probe(chosen: Probe, total_steps: int, judged_by: str) -> Suggestion:
     """Return the peak that the setting of one probe suggests: the winner of a recipe."""
     why = f"the {judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
     return _scaled(chosen, total_steps, chosen.over_fit, why)
-
-
-def doubt(probes: Sequence[Probe]) -> str:
-    """Return that a search ended where it would have gone on to higher peaks, or nothing.
-
-    Args:
-        probes: Those of a search. None of its rounds has come to a peak that is too high.
-    """
-    for _, of_round in groupby(probes, key=lambda probe: probe.length):
-        tried = list(of_round)
-        following = next_peak(tried, tried[0].lr)
-        if following is None or following <= max(probe.lr for probe in tried):
-            return ""
-    return "the highest peak is clearly the best, so a higher one may be better: give more cost"
 
 
 def _scaled(chosen: Probe, total_steps: int, over_fit: float, why: str) -> Suggestion:
