@@ -304,4 +304,4 @@ class KeepOptions(Callback):
         write_whole(self.record / "hydra.yaml", OmegaConf.to_yaml(written))
         write_whole(self.record / "overrides.yaml", OmegaConf.to_yaml(options))
         if (self.directory / GIVEN).is_file():  # a job of a sweep, which holds it to its options
-            remember(self.directory, options)
+            remember(self.directory, options, self.cfg)

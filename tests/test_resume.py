@@ -211,7 +211,9 @@ def test_batches_and_their_order_may_change(run):
 
 def test_options_are_kept_when_a_batch_has_been_trained_on(run, monkeypatch):
     directory = run("seed=1", "schedule=triangular")
-    remember(directory, ["seed=1", "schedule=triangular"])  # it is a job of a sweep
+    remember(
+        directory, ["seed=1", "schedule=triangular"], OmegaConf.create()
+    )  # it is a job of a sweep
     record = directory / ".hydra"
     before = {path: path.read_text() for path in record.iterdir()}
     cfg = composed("seed=1", "schedule=step", "hydra.output_subdir=null")

@@ -403,7 +403,7 @@ def app(tmp_path):
     """Run a sweep of an app of one's own in ``s``; return the exit code and what was printed."""
     (tmp_path / "app.py").write_text(APP)
     (tmp_path / "config.yaml").write_text(
-        "lr: 0.1\ntrainer: {devices: 1}\n"
+        "lr: 0.1\nseed: 0\ntrainer: {devices: 1}\n"
         "hydra: {callbacks: {sweep: {_target_: lightning_onecycle.sweep.Sweep}}}\n"
     )
 
@@ -445,6 +445,22 @@ def test_an_app_that_keeps_no_options_never_gets_the_result_of_others(tmp_path, 
     code, output = app("lr=0.1,0.2")
     assert code == 1, output
     assert "1 has run, and nothing there says with what options" in output
+
+
+@pytest.mark.slow
+def test_results_of_another_configuration_are_told(tmp_path, app):
+    code, output = app("seed=0,1")
+    assert code == 0, output
+    code, output = app("seed=0,1")
+    assert "another configuration" not in output
+    path = tmp_path / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    code, output = app("seed=0,1,2")
+    assert code == 0, output
+    for job in (0, 1):
+        assert f"{job} began with another configuration: lr 0.1, now 0.2" in output
+    assert "2 began with" not in output
+    assert [row["val/acc"] for row in rows_of(tmp_path / "s").values()] == ["0.1", "0.1", "0.2"]
 
 
 @pytest.mark.slow
@@ -712,7 +728,7 @@ def test_a_link_to_a_job_is_left_alone(tmp_path, linked):
         earlier_job.symlink_to(elsewhere)
     hydra = {"mode": "MULTIRUN", "runtime": {"output_dir": str(earlier_job)}}
     OmegaConf.save({"hydra": hydra}, there / ".hydra" / "hydra.yaml")
-    remember(earlier_job, ["seed=1"])
+    remember(earlier_job, ["seed=1"], OmegaConf.create())
     (there / "result.json").write_text("{}")
     os.utime(there, (0, 0))
     (root / LOCK).touch()

@@ -148,6 +148,8 @@ class Job:
         with self._alone():
             job_files.take_over(self.directory, self.root, self.overrides)
             job_files.refuse_other_options(self.directory, self.name, self.overrides)
+            if (self.is_over or self.can_go_on) and (now := job_files.changes(self.directory, cfg)):
+                log.warning(f"{self.name} began with another configuration: {now}")
             if self.is_over:
                 log.info(f"{self.name}: {self.result['status']} before, not run again")
                 return self.outcome()
@@ -204,7 +206,7 @@ class Job:
                 cfg.resume = str(self.directory)
         if rank:
             return  # the first sees to the files
-        job_files.remember(self.directory, self.overrides)
+        job_files.remember(self.directory, self.overrides, cfg)
         if not self.can_go_on:
             job_files.start_anew(self.directory)
         elif self.result:  # should it end before it can say so itself
@@ -278,8 +280,9 @@ def _failures_told(directory: Path) -> Iterator[None]:
         yield
     except Exception as error:
         if (directory / GIVEN).is_file():
-            given = read_result(directory / GIVEN)
-            record_failure(directory / RESULT, f"{type(error).__name__}: {error}", **given)
+            given = read_result(directory / GIVEN)["overrides"]
+            reason = f"{type(error).__name__}: {error}"
+            record_failure(directory / RESULT, reason, overrides=given)
         raise
 
 

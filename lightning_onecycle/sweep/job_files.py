@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_onecycle.report import read_result, write_result
 from lightning_onecycle.report.record import is_complete
@@ -38,9 +38,31 @@ def is_over(result: Mapping[str, Any]) -> bool:
     return is_complete(result) or result.get("status") == "diverged"
 
 
-def remember(directory: Path, overrides: Sequence[str]) -> None:
-    """Write the options of a job, for a later sweep in the same directory."""
-    write_result(directory / GIVEN, {"overrides": list(overrides)})
+def remember(directory: Path, overrides: Sequence[str], cfg: DictConfig) -> None:
+    """Write the options and the configuration of a job, for a later sweep in the same directory."""
+    given = {"overrides": list(overrides), "config": OmegaConf.to_yaml(cfg)}
+    write_result(directory / GIVEN, given)
+
+
+def changes(directory: Path, cfg: DictConfig) -> str:
+    """Return what a job's configuration has had other values of, as text; its files may change."""
+    text = read_result(directory / GIVEN).get("config")
+    if text is None:
+        return ""
+    then, now = (dict(_leaves(OmegaConf.to_container(c))) for c in (OmegaConf.create(text), cfg))
+    return ", ".join(
+        f"{key} {then.get(key)}, now {now.get(key)}"
+        for key in {**then, **now}
+        if then.get(key) != now.get(key) and key != "resume"
+    )
+
+
+def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(node, dict):
+        yield key, node
+        return
+    for name, value in node.items():
+        yield from _leaves(value, f"{key}.{name}" if key else str(name))
 
 
 def start_anew(directory: Path) -> None:
