@@ -103,6 +103,21 @@ def test_where_range_tests_would_be_too_short_there_is_one_and_short_trainings_d
         assert group["weight_decay"] == decay
 
 
+class GetsWorse(Tried):
+    """Its loss is larger in the later steps of a longer training."""
+
+    def loss(self, batch):
+        return super().loss(batch) + (5 if self.trainer.global_step > 30 else 0)
+
+
+def test_longer_trainings_that_end_higher_than_the_short_ones_are_told(said):
+    found, _ = recipe(GetsWorse(), num_training=20)
+    told = f"{FIRST_ROUND}: the best one ended at a higher loss, {found.chosen.loss:.4g}, than"
+    assert any(note.startswith(told) for note in found.recipe.notes)
+    assert told in found.report()
+    assert told in "".join(said())
+
+
 @pytest.mark.parametrize("total", [40, 57, 100, 1000, 20_000])
 @pytest.mark.parametrize("left", [0.1, 0.5, 0.8, 2.4, 5.0])
 @pytest.mark.parametrize("others", [0, 2, 5])

@@ -239,6 +239,12 @@ class _Run:
             for probe in [standing, *rivals][:most]
         ]
         self._probes(name, settings, length)
+        done = ranked(self.recipe.stage(name).probes)
+        if done and not done[0].is_as_good_as(standing):
+            self._note(
+                f"{name}: the best one ended at a higher loss, {done[0].loss:.4g}, than the shorter"
+                f" one, {standing.loss:.4g}: the peak may be too high, or the training over-fits"
+            )
 
     # ---- one fit --------------------------------------------------------------------------------
 
