@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
@@ -123,7 +123,10 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_used(lr_find: DictConfig) -> None:
-    """Refuse keys that are given and would change nothing."""
+    """Refuse keys that are given and would change nothing.
+
+    Without a range test they are told of: the other jobs of a sweep over ``lr_find`` may need them.
+    """
     mode, has_curve = lr_find.mode, lr_find.curve is not None
     used = {"mode", "curve"} if mode == "off" else {*lr_find} - {"method", "allow_differences"}
     used |= {"allow_differences"} if has_curve else set()
@@ -131,6 +134,9 @@ def _check_used(lr_find: DictConfig) -> None:
     for key, default in OmegaConf.load(CONF / "lr_find" / "off.yaml").items():
         given = lr_find.get(key, default)
         if key not in used and given != default:
+            if mode == "off" and not has_curve:
+                rank_zero_warn(f"lr_find.{key}={given} changes nothing with lr_find=off.")
+                continue
             by = "lr_find.curve" if has_curve else f"lr_find={mode}"
             raise UsageError(
                 f"lr_find.{key} must be left out with {by}, which does not use it, got {given!r}"

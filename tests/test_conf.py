@@ -177,6 +177,11 @@ def test_a_range_test_has_every_key_and_the_defaults_of_python(name):
     assert {name: config[name] for name in names} == {name: theirs[name] for name in names}
 
 
+def test_keys_of_a_range_test_are_told_of_where_there_is_none():
+    with pytest.warns(UserWarning, match=r"lr_find.min_lr=0.001 changes nothing with lr_find=off"):
+        check(composed("lr_find.min_lr=1e-3"))
+
+
 @pytest.mark.parametrize("name", options("logger"))
 def test_a_logger_is_one_of_lightnings(name):
     loggers = composed(f"logger={name}").logger

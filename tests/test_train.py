@@ -188,10 +188,6 @@ def test_version_is_that_of_the_package():
         (["lr_find=only", "lr_find.min_lr=-1"], "lr_find.min_lr must be > 0, got -1"),
         (["lr_find=only", "lr_find.curve=x"], "lr_find.curve must be null with a range test"),
         (
-            ["lr_find.min_lr=1e-3"],
-            "lr_find.min_lr must be left out with lr_find=off",
-        ),
-        (
             ["lr_find=search", "lr_find.method=slide"],
             "lr_find.method must be left out with lr_find",
         ),
