@@ -748,7 +748,7 @@ def test_a_picture_has_the_curve_what_each_short_training_came_to_and_the_peak()
     )
     (ax,) = Search(curve, probes, 200, 50).plot().axes
     lines = {line.get_label(): [list(xy) for xy in line.get_xydata()] for line in ax.get_lines()}
-    assert lines["validation loss after 50 steps"] == [[0.1, 0.2], [0.3, 0.5]]
+    assert lines["validation loss after 50 steps: 0.2, 0.5"] == [[0.1, 0.2], [0.3, 0.5]]
     assert [x for x, _ in lines["given up"]] == [3.0]
     assert "training loss, smoothed" in lines
     assert "peak 0.0871" in [text.get_text() for text in ax.texts]

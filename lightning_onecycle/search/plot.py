@@ -20,8 +20,8 @@ _VERMILION, _GREEN = PALETTE[1], PALETTE[2]
 def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) -> Axes:
     """Draw the curve of the range test, and over it what each short training came to.
 
-    A filled point is the loss of a short training at its peak; those of a length are connected. A
-    cross at the upper end is one that was given up.
+    A filled point is the loss of a short training at its peak; those of a length are connected, and
+    listed by rising peak. A cross at the upper end is one that was given up.
 
     Args:
         search: What to draw.
@@ -40,7 +40,7 @@ def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) ->
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
         >>> ax = plot_search(Search(curve, (Probe(0.1, 0.5, 50, "completed"),)))
         >>> ax.get_legend().get_texts()[-1].get_text()
-        'validation loss after 50 steps'
+        'validation loss after 50 steps: 0.5'
     """
     ax = plot_lr_curve(search.curve, ax=new_axes() if ax is None else ax)
     complete = [probe for probe in search.probes if probe.is_complete]
@@ -48,14 +48,16 @@ def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) ->
     marks: dict[str, Any] = {"color": _GREEN, "markersize": 8, "zorder": 4}
     for marker, length in zip("osD", sorted({probe.length for probe in complete}), strict=False):
         points = sorted((probe.lr, probe.loss) for probe in of_length(complete, length))
-        label = f"{search.judged_by} after {length:,} steps"
+        # The losses in words, too: they differ little beside those of the range test.
+        losses = ", ".join(f"{loss:.4g}" for _, loss in points)
+        label = f"{search.judged_by} after {length:,} steps: {losses}"
         style = {"linewidth": 1.2, "markeredgecolor": "white", "label": label, **marks}
         ax.plot(*zip(*points, strict=True), f"{marker}-", **style)
     if complete:
-        losses = [probe.loss for probe in complete]
+        drawn = [probe.loss for probe in complete]
         low, high = ax.get_ylim()
-        margin = 0.06 * (max(high, *losses) - min(low, *losses))
-        ax.set_ylim(min(low, min(losses) - margin), max(high, max(losses) + margin))
+        margin = 0.06 * (max(high, *drawn) - min(low, *drawn))
+        ax.set_ylim(min(low, min(drawn) - margin), max(high, max(drawn) + margin))
     if given_up:
         # On the axis, where no loss is drawn: theirs is not known.
         ends = [0.97] * len(given_up)
