@@ -22,8 +22,13 @@ from lightning_onecycle.range_test.suggest import METHODS
 
 CONF = Path(__file__).parents[1] / "conf"
 BOOLEANS = (
-    *("task.decay_bias_and_norm", "optimizer.nesterov", "model.batch_norm", "data.drop_last"),
-    *("schedule.cycle_momentum", "trainer.sync_batchnorm", "lr_find.allow_differences"),
+    "task.decay_bias_and_norm",
+    "optimizer.nesterov",
+    "model.batch_norm",
+    "data.drop_last",
+    "schedule.cycle_momentum",
+    "trainer.sync_batchnorm",
+    "lr_find.allow_differences",
 )
 GROUPS = ("schedule", "optimizer", "model", "data", "trainer", "callbacks", "logger", "lr_find")
 # The least of whole numbers is 1; what else they may be.
