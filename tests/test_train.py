@@ -300,8 +300,9 @@ def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
 
 
 @pytest.mark.slow
-def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(finished):
-    directory, _ = finished
+def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(tmp_path, finished):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
     code, output = run(f"resume={directory}", "trainer.max_epochs=25", "optimizer.lr=0.1")
     assert code == 0, output
     assert "total_steps 360 -> 450" in output
