@@ -260,8 +260,7 @@ class Tuner:
             )
         if isinstance(train_dataloaders, of_either_lightning(LightningDataModule)):
             train_dataloaders, datamodule = None, train_dataloaders
-        is_one = isinstance(datamodule, of_either_lightning(LightningDataModule))
-        if datamodule is not None and not is_one:
+        if datamodule is not None and not hasattr(datamodule, "train_dataloader"):
             raise TypeError(
                 f"datamodule must be a LightningDataModule, got {type(datamodule).__name__}: give"
                 " loaders as train_dataloaders and val_dataloaders=..."
