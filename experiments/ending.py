@@ -14,13 +14,18 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from experiments.resume import AUTO, CHECKPOINT, RESULT, from_the_start, is_of_a_search
+from experiments.resume import AUTO, CHECKPOINT, RESULT, from_the_start
 from lightning_onecycle import sweep
 from lightning_onecycle.range_test import Suggestion
 from lightning_onecycle.report import write_result
 from lightning_onecycle.report.record import is_complete
 
 log = logging.getLogger(__name__)
+
+
+def is_of_a_search(directory: Path) -> bool:
+    """Return whether a run has saved a part of a search, which goes on without a checkpoint."""
+    return any((directory / name).is_file() for name in ("search.json", "recipe.json"))
 
 
 @rank_zero_only

@@ -52,11 +52,6 @@ class OtherRun(UsageError):
     """The directory is that of another run, whose files are left as they are."""
 
 
-def is_of_a_search(directory: Path) -> bool:
-    """Return whether a run has saved a part of a search, which goes on without a checkpoint."""
-    return any((directory / name).is_file() for name in ("search.json", "recipe.json"))
-
-
 def from_the_start(directory: Path) -> str:
     """Return what to do where a run has no checkpoint yet."""
     options = shlex.join([f"hydra.run.dir={directory}", f"resume={AUTO}"])
