@@ -72,6 +72,7 @@ class Installed:
         ]
         listed = {id(config.scheduler) for config in strategy.lr_scheduler_configs}
         self._listed = [scheduler for scheduler in self.schedulers if id(scheduler) in listed]
+        self._optimizers = [scheduler.optimizer for scheduler in self.schedulers]
 
     def _replace(self, optimizer: Optimizer, theirs: list[LRSchedulerConfig]) -> ScheduleLR:
         innermost = _innermost(optimizer)
@@ -98,10 +99,7 @@ class Installed:
             The schedulers that are new.
         """
         before = self.schedulers
-        present = [scheduler.optimizer for scheduler in before]
-        if len(present) != len(trainer.optimizers) or any(
-            a is not b for a, b in zip(present, trainer.optimizers, strict=True)
-        ):
+        if trainer.optimizers != self._optimizers:
             self._install(trainer)
             new = [scheduler for scheduler in self.schedulers if scheduler not in before]
             for scheduler, earlier in zip_longest(self.schedulers, before):

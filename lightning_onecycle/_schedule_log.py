@@ -1,4 +1,4 @@
-"""What a schedule leaves in the loggers: its values at about 200 steps, and a picture of it."""
+"""What a schedule leaves in the loggers: its values at about 100 steps, and a picture of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_onecycle._figures import log_figure, shows_figures
 from lightning_onecycle.plots import plot_schedule
 from lightning_onecycle.scheduler import ScheduleLR
 
-_POINTS_LOGGED = 200
+_POINTS_LOGGED = 100
 
 
 class ScheduleLog:
@@ -21,7 +21,7 @@ class ScheduleLog:
         self._logged = -1
 
     def values(self, trainer: Trainer, schedulers: list[ScheduleLR]) -> None:
-        """Log the values for the step to come, at the first steps, the turning points and others.
+        """Log the values for the step to come, at the turning points and between them.
 
         Args:
             trainer: Whose loggers are used.

@@ -47,7 +47,7 @@ class ScheduleCallback(Callback):
     cycle over its own steps. A resumed run continues at its position, under the present
     configuration.
 
-    With a logger, ``lr``, ``momentum`` and ``weight_decay`` are logged for about 200 optimizer
+    With a logger, ``lr``, ``momentum`` and ``weight_decay`` are logged for about 100 optimizer
     steps, which include the first, the turning points and the last. The figure ``schedule`` shows
     the plan (TensorBoard, with matplotlib installed).
 

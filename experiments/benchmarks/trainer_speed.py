@@ -4,7 +4,7 @@
 
 The same net on the same batches, with the same module and TensorBoard logger in each trainer: with
 no schedule; with torch's OneCycleLR or with ours from ``configure_optimizers``, and the monitor
-that logs every fiftieth step; and with the callback of this project, which logs about 200 steps of
+that logs every fiftieth step; and with the callback of this project, which logs about 100 steps of
 a training, however long, and draws the schedule. Beside them stands a loop with OneCycleLR that
 logs nothing. They take turns, after one round that is not counted, and the medians are printed.
 
