@@ -1,4 +1,4 @@
-"""Smith's recipe against Optuna over the same three things: peak, weight decay and momentum.
+"""Searches and Smith's recipe against Optuna over peak, weight decay and momentum.
 
     python -m experiments.benchmarks.recipe run      # about an hour of one core
     python -m experiments.benchmarks.recipe table    # recipe.md and recipe.png
@@ -39,8 +39,9 @@ NAMES = (
 )  # fmt: skip
 CHOSEN_TASKS = tuple(task for task in TASKS if task.name in NAMES)
 SEEDS = (10, 11, 12)
-TRAININGS = (5, 10, 20, 40)
+TRAININGS = (5, 10, 12, 20, 40)
 COSTS = (1.0, 3.0, 6.0)
+SEARCH_COSTS = (1.0, 2.0)
 WEIGHT_DECAYS = (0.0, 1e-5, 1e-4, 1e-3)
 MOMENTA = ((0.95, 0.85), 0.9, 0.85)
 DECADES, HIGHEST = 5.0, {"sgd": 1.0, "": 0.0}
@@ -112,24 +113,29 @@ def defaults(bench: Bench) -> Iterator[dict[str, Any]]:
     yield row | (bench.train(callback, None) if callback else lost)
 
 
+def searches(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Searches of the peak alone, and a training at what each has found."""
+    for cost in SEARCH_COSTS:
+        yield search(bench, f"search, cost {cost:g}", cost=cost)
+
+
 def recipes(bench: Bench) -> Iterator[dict[str, Any]]:
     """The recipe at several costs, and a training with what it has chosen."""
+    grids = {"weight_decays": WEIGHT_DECAYS, "momenta": MOMENTA}
     for cost in COSTS:
-        module, loader, chooses = bench.build()
-        trainer = trainer_for(bench.task.steps, OneCycle())
-        trainer.limit_val_batches = 1.0
-        found = Tuner(trainer).search(
-            module,
-            loader,
-            val_dataloaders=chooses,
-            weight_decays=WEIGHT_DECAYS,
-            momenta=MOMENTA,
-            cost=cost,
-        )
-        row: dict[str, Any] = {"method": f"recipe, cost {cost:g}", "lr": found.suggestion()}
-        row |= {"weight_decay": found.weight_decay, "momentum": found.momentum}
-        row["trainings"] = 1 + found.steps / bench.task.steps
-        yield row | bench.train(found.callback(), found.weight_decay)
+        yield search(bench, f"recipe, cost {cost:g}", cost=cost, **grids)
+
+
+def search(bench: Bench, method: str, **arguments: Any) -> dict[str, Any]:
+    """Search, and train with what was found."""
+    module, loader, chooses = bench.build()
+    trainer = trainer_for(bench.task.steps, OneCycle())
+    trainer.limit_val_batches = 1.0
+    found = Tuner(trainer).search(module, loader, val_dataloaders=chooses, **arguments)
+    row: dict[str, Any] = {"method": method, "lr": found.suggestion()}
+    row |= {"weight_decay": found.weight_decay, "momentum": found.momentum}
+    row["trainings"] = 1 + found.steps / bench.task.steps
+    return row | bench.train(found.callback(), found.weight_decay)
 
 
 class Prune(Callback):
@@ -215,7 +221,8 @@ def try_out(bench: Bench, trial: Any, prune: bool) -> dict[str, Any]:
 def run() -> None:
     """Run what is not on disk yet."""
     done = {(row["task"], row["seed"], row["method"]) for row in read_lines(ROWS)}
-    last = {defaults: "range test", recipes: "recipe, cost 6", studies: "random search, 40"}
+    last = {defaults: "range test", searches: "search, cost 2"}
+    last |= {recipes: "recipe, cost 6", studies: "random search, 40"}
     for seed in SEEDS:
         for task in CHOSEN_TASKS:
             for method, final in last.items():

@@ -76,6 +76,11 @@ class Conditions:
         if isinstance(self.accumulation, dict) and list(self.accumulation) == ["0"]:
             object.__setattr__(self, "accumulation", self.accumulation["0"])
 
+    @property
+    def has_betas(self) -> bool:
+        """Whether the optimizer is of Adam's family: its groups have ``betas``."""
+        return any("betas" in group for group in self.groups)
+
     def with_weight_decay(self, value: float) -> Conditions:
         """Return the conditions with this weight decay of the group that has the largest.
 

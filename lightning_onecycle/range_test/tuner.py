@@ -142,7 +142,7 @@ class Tuner:
     ) -> Search:
         """Find the peak by a range test and short trainings, and leave everything as it was.
 
-        A short training is the training to come with its schedule over at most a quarter of its
+        A short training is the training to come with its schedule over at most 0.22 of its
         steps. The first one has the peak that the range test suggests. The next ones have half
         a decade less each as long as the lowest is the best, or half a decade more where the
         highest is clearly the best. Then the gaps around the best are halved. All begin with the

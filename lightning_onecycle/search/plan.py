@@ -9,22 +9,24 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.search.probe import Probe
 
 STEP = math.sqrt(10.0)
 """The factor between one peak and the next."""
 _FINEST = 10.0**0.2
 """Peaks that are closer together than this are not told apart."""
-_LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 1 / 4, 1 / 8, 1 / 6
+_LONGEST, _SHORTEST, _SHORTEST_OF_THREE = 0.22, 1 / 8, 1 / 6
 """Lengths of a probe of the first round, as fractions of the training."""
 _FIRST, _LONGER = 3, (1 / 2, 1.0)
 """How many probes the first round has, and how long those of the next rounds are."""
 _BELOW_DIVERGENCE = 100.0
 """How far below the rate that diverges the search may begin."""
 FEWEST_STEPS = 10
-"""Of a probe. In a training of less than 40 steps that is more than a quarter."""
-_FALL, _FALL_BY_OVER_FITTING = 0.1, 5.0
-"""Powers of the length with which the best peak falls: of any training, and for over-fitting."""
+"""Of a probe. In a training of less than 40 steps that is more than its fraction."""
+_FALL_WITH_BETAS, _FALL_BY_OVER_FITTING = 0.25, 5.0
+"""Powers of the length with which the best peak falls: of optimizers with betas (Adam's family),
+and of any for over-fitting."""
 
 
 class Round(NamedTuple):
@@ -44,9 +46,8 @@ class Plan(NamedTuple):
 def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan:
     """Plan a search.
 
-    The range test has what the rounds leave over, 300 steps at most. It has a fifth of the budget
-    at least, or a quarter where that is fewer than 100 steps; of a budget above the training, that
-    of the training. Where no probes fit in beside it, it has all of the budget.
+    The range test has a quarter of the budget, or of the training where that is shorter, and 300
+    steps at most. Where no probes fit in beside it, it has all of the budget.
 
     Args:
         total_steps: Optimizer steps of the training.
@@ -58,25 +59,24 @@ def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan
 
     Example:
         >>> plan(1000, 1000)
-        Plan(range_test=250, rounds=(Round(length=250, probes=3),))
+        Plan(range_test=250, rounds=(Round(length=220, probes=3),))
         >>> plan(1000, 2000)
-        Plan(range_test=250, rounds=(Round(length=250, probes=3), Round(length=500, probes=2)))
+        Plan(range_test=250, rounds=(Round(length=220, probes=3), Round(length=500, probes=2)))
         >>> plan(1000, 200)
         Plan(range_test=200, rounds=())
     """
-    base = min(total_steps, budget)
-    steps = num_training or min(300, max(base // 5, min(100, base // 4)))
+    steps = num_training or min(300, min(total_steps, budget) // 4)
     planned = rounds(total_steps, budget - steps)
-    if num_training is None:
-        steps = min(300, budget - sum(of.length * of.probes for of in planned))
+    if num_training is None and not planned:
+        steps = min(300, budget)
     return Plan(steps, planned)
 
 
 def rounds(total_steps: int, left: int, length: int = 0) -> tuple[Round, ...]:
     """Return the rounds of probes, each longer than the one before.
 
-    More probes of a quarter of the training hardly make the answer better: a longer training has
-    another best peak. So three of them are followed by two of a half, and these by two whole
+    More probes of about a fifth of the training hardly make the answer better: a longer training
+    has another best peak. So three of them are followed by two of a half, and these by two whole
     trainings, as far as the budget goes. The last round has the rest of it.
 
     Args:
@@ -86,9 +86,9 @@ def rounds(total_steps: int, left: int, length: int = 0) -> tuple[Round, ...]:
 
     Example:
         >>> rounds(1000, 4800)
-        (Round(length=250, probes=3), Round(length=500, probes=2), Round(length=1000, probes=3))
+        (Round(length=220, probes=3), Round(length=500, probes=2), Round(length=1000, probes=3))
         >>> rounds(1000, 1300), rounds(1000, 200)
-        ((Round(length=250, probes=5),), ())
+        ((Round(length=220, probes=5),), ())
     """
     found: list[Round] = []
     first = (length, _FIRST) if length else _first_round(total_steps, left)
@@ -111,8 +111,9 @@ def _first_round(total_steps: int, left: int) -> tuple[int, int]:
 def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
     """Return how many probes fit into what is left of the budget, and the length of each.
 
-    A probe has a quarter of the training. For three of them a sixth will do, for two an eighth.
-    One alone has nothing to be compared with.
+    A probe has 0.22 of the training: where one of four is abandoned, all fit in beside the range
+    test. For three of them a sixth will do, for two an eighth. One alone has nothing to be compared
+    with.
 
     Args:
         total_steps: Optimizer steps of the training.
@@ -123,7 +124,7 @@ def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
 
     Example:
         >>> [probe_steps(1000, left) for left in (1800, 800, 600, 480, 200)]
-        [(7, 250), (3, 250), (3, 200), (2, 240), (0, 0)]
+        [(8, 220), (3, 220), (3, 200), (2, 220), (0, 0)]
     """
     longest = max(int(total_steps * _LONGEST), min(FEWEST_STEPS, total_steps // 2))
     for count, fraction in ((3, _SHORTEST_OF_THREE), (2, _SHORTEST)):
@@ -196,13 +197,17 @@ def anchor(lrs: Sequence[float], losses: Sequence[float], diverges: bool = False
     return None if math.isclose(lowest[0], highest[0], rel_tol=1e-9) else lowest[1]
 
 
-def part_of_peak(steps: int, total_steps: int, over_fit: float) -> float:
+def part_of_peak(
+    steps: int, total_steps: int, over_fit: float, conditions: Conditions | None
+) -> float:
     """Return what the best peak of ``total_steps`` is, as a part of that of fewer steps.
 
     Args:
         steps: The fewer steps.
         total_steps: Those of the training.
         over_fit: `Probe.over_fit` after the fewer steps.
+        conditions: Of the training.
     """
-    power = min(_FALL + _FALL_BY_OVER_FITTING * over_fit, 1.0)
+    fall = _FALL_WITH_BETAS if conditions is not None and conditions.has_betas else 0.0
+    power = min(fall + _FALL_BY_OVER_FITTING * over_fit, 1.0)
     return (steps / total_steps) ** power if 0 < steps < total_steps else 1.0

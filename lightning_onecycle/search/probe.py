@@ -14,8 +14,9 @@ from lightning_onecycle.range_test.json_file import read_losses, written
 COMPLETED = "completed"
 _LOSSES = ("losses", "half", "scores")
 _CLEAR, FEWEST_PAIRS = 3.0, 4
-_SMALL = 0.02
-"""A difference in loss that does not matter, as a fraction of what the training has gained."""
+_SMALL, _LARGE = 0.02, 0.1
+"""Differences in loss, as fractions of what the training has gained: one that does not matter where
+the noise is not known, and one that matters however large the noise is."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,15 @@ class Probe:
         if not (self.is_complete and other.is_complete):
             return self.rank > other.rank
         if min(len(self.scores), len(other.scores)) < FEWEST_PAIRS:
-            return not self._is_near(other)
+            return not self._is_near(other, _SMALL)
         return is_clearly_larger(self.scores, other.scores)
 
     def is_as_good_as(self, other: Probe) -> bool:
-        """Return whether the loss is larger neither clearly nor by 2 % of the other's gain."""
-        return not self.is_clearly_worse_than(other) and self._is_near(other)
+        """Return whether the loss is larger neither clearly nor by 10 % of the other's gain."""
+        return not self.is_clearly_worse_than(other) and self._is_near(other, _LARGE)
 
-    def _is_near(self, other: Probe) -> bool:
-        return self.rank <= other.rank + _SMALL * other.gain
+    def _is_near(self, other: Probe, part: float) -> bool:
+        return self.rank <= other.rank + part * other.gain
 
 
 def of_length(probes: Iterable[Probe], length: int) -> tuple[Probe, ...]:

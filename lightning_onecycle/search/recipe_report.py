@@ -129,7 +129,10 @@ def _goes_on(recipe: Recipe, probe: Probe) -> bool:
     """Return whether the setting of a probe is trained again for longer, at a lower peak."""
 
     def is_same(longer: Probe) -> bool:
-        lr = probe.lr * part_of_peak(probe.steps, longer.steps, probe.over_fit)
+        part = part_of_peak(
+            probe.steps, longer.steps, probe.over_fit, recipe.start.curve.conditions
+        )
+        lr = probe.lr * part
         return Setting.of(probe)[1:] == Setting.of(longer)[1:] and math.isclose(lr, longer.lr)
 
     return any(is_same(longer) for longer in recipe.stage(FIRST_ROUND).probes)

@@ -234,7 +234,8 @@ class _Run:
             return
         settings = [
             Setting.of(probe)._replace(
-                lr=probe.lr * part_of_peak(probe.steps, length, probe.over_fit)
+                lr=probe.lr
+                * part_of_peak(probe.steps, length, probe.over_fit, self.found.conditions)
             )
             for probe in [standing, *rivals][:most]
         ]

@@ -139,15 +139,19 @@ class Search:
 
         With :math:`T` steps of the training and :math:`t` of a probe it is
 
-        .. math:: \text{peak} = \text{lr} \cdot (t / T)^p, \qquad p = \min(0.1 + 5 g, 1)
+        .. math:: \text{peak} = \text{lr} \cdot (t / T)^p, \qquad p = \min(p_0 + 5 g, 1)
 
         where lr is the lowest peak that is as good as the best of the longest probes: the loss is
-        larger neither by three standard errors over the batches, nor by 2 % of what the best has
-        gained since its first steps. It leans to the low side, since too high a peak loses more
-        than one that is as much too low. The best peak falls with the length of a training, and far
-        more where the longer training over-fits: :math:`g` is how far the validation loss of the
-        best probe lies above its training loss, as a fraction of the fall of the latter, see
-        `Probe.over_fit`. The numbers are measured: ``experiments/benchmarks/kinds``.
+        larger neither by three standard errors over the batches, nor by a tenth of what the best
+        has gained since its first steps. It leans to the low side, since too high a peak loses more
+        than one that is as much too low.
+
+        The best peak of Adam's family falls with the length of the training,
+        :math:`p_0 = 0.25`, as it does in language models (arXiv:2409.19913). That of other
+        optimizers does not, :math:`p_0 = 0`. Both fall where the longer training over-fits:
+        :math:`g` is how far the validation loss of the best probe lies above its training loss, as
+        a fraction of the fall of the latter, see `Probe.over_fit`. The numbers are measured:
+        ``experiments/benchmarks/kinds``.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
@@ -157,10 +161,12 @@ class Search:
             return Suggestion(lr, f"{reason}; no probes: {self.note}" if self.note else reason)
         chosen = self.chosen
         if chosen is None or chosen == self.first:
-            lr, reason = peak_of_round(self.last_round, self.total_steps, self.judged_by)
+            lr, reason = peak_of_round(
+                self.last_round, self.total_steps, self.judged_by, self.conditions
+            )
             more = "" if lr is None else beyond(self.probes)
             return Suggestion(lr, f"{reason}; {more}" if more else reason)
-        return peak_of_probe(chosen, self.total_steps, self.judged_by)
+        return peak_of_probe(chosen, self.total_steps, self.judged_by, self.conditions)
 
     def callback(self) -> ScheduleCallback:
         """Return the callback that trains at the peak, with the momentum that was chosen.

@@ -166,7 +166,8 @@ def short_trainings(
         if is_last or best is None:
             break
         chosen = lowest_as_good(done, best)
-        first = chosen.lr * part_of_peak(length, planned[index + 1].length, best.over_fit)
+        longer = planned[index + 1].length
+        first = chosen.lr * part_of_peak(length, longer, best.over_fit, found.conditions)
     return found
 
 

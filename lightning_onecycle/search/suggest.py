@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.search.plan import next_peak, part_of_peak
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
@@ -12,13 +13,16 @@ _NOTABLE = 0.02  # over-fitting that is spoken of
 _SAME = 10.0**0.1  # a factor between peaks that are the same
 
 
-def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> Suggestion:
+def peak_of_round(
+    probes: Sequence[Probe], total_steps: int, judged_by: str, conditions: Conditions | None
+) -> Suggestion:
     """Return the peak that probes of one length suggest, or None and why there is none.
 
     Args:
         probes: One or more.
         total_steps: Optimizer steps of the training.
         judged_by: What the losses are.
+        conditions: Of the training.
     """
     complete = [probe for probe in probes if probe.is_complete]
     best = best_of(complete)
@@ -37,7 +41,8 @@ def peak_of_round(probes: Sequence[Probe], total_steps: int, judged_by: str) -> 
             f"the {judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the lowest,"
             f" {best.loss:.4g} at {best.lr:.3g}, {of}"
         )
-    return _scaled(chosen, total_steps, best.over_fit, why)
+    part = part_of_peak(chosen.length, total_steps, best.over_fit, conditions)
+    return _scaled(chosen, part, best.over_fit, why)
 
 
 def beyond(probes: Sequence[Probe]) -> str:
@@ -55,14 +60,16 @@ def beyond(probes: Sequence[Probe]) -> str:
     return f"the cost left no room for a {where} one, {wanted:.3g}"
 
 
-def peak_of_probe(chosen: Probe, total_steps: int, judged_by: str) -> Suggestion:
+def peak_of_probe(
+    chosen: Probe, total_steps: int, judged_by: str, conditions: Conditions | None
+) -> Suggestion:
     """Return the peak that the setting of one probe suggests: the winner of a recipe."""
     why = f"the {judged_by} is {chosen.loss:.4g} after {chosen.steps:,} steps"
-    return _scaled(chosen, total_steps, chosen.over_fit, why)
+    part = part_of_peak(chosen.length, total_steps, chosen.over_fit, conditions)
+    return _scaled(chosen, part, chosen.over_fit, why)
 
 
-def _scaled(chosen: Probe, total_steps: int, over_fit: float, why: str) -> Suggestion:
-    part = part_of_peak(chosen.length, total_steps, over_fit)
+def _scaled(chosen: Probe, part: float, over_fit: float, why: str) -> Suggestion:
     if part == 1.0:
         return Suggestion(chosen.lr, why)
     more = " and over-fits more" if over_fit > _NOTABLE else ""
