@@ -66,9 +66,9 @@ def isolated(
 
     Inside the context the trainer has new loops, deep copies of its callbacks, loggers and a
     profiler that do nothing, and no launcher: ``fit`` runs in this process. Loggers' directories
-    are temporary, and no checkpoint hook runs. An optimizer that was made before
-    ``configure_optimizers`` is replaced by a copy without its hooks, wherever it is kept. A module
-    of ``torch.compile`` runs uncompiled.
+    are temporary, no checkpoint hook runs, and ``trainer.save_checkpoint`` does nothing. An
+    optimizer that was made before ``configure_optimizers`` is replaced by a copy without its hooks,
+    wherever it is kept. A module of ``torch.compile`` runs uncompiled.
 
     After the context, also after an exception, these are restored:
 
@@ -141,10 +141,13 @@ def isolated(
             parameter.grad = None
         callbacks = [callback for callback in trainer.callbacks if keep_callback(callback)]  # type: ignore[attr-defined]
         _prepare(trainer, kept, callbacks, copied, memo)
-        if trainer.loggers:
-            directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
-            trainer.loggers = [logs_nothing(stack.enter_context(directory))]
+        logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
+        directories = [
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) for _ in trainer.loggers
+        ]
+        trainer.loggers = [
+            logs_nothing(stack.enter_context(directory)) for directory in directories
+        ]
         yield copied
 
 
@@ -181,6 +184,7 @@ def _prepare(
     trainer.profiler = class_for(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
     connector = subclass_for(_NothingToResume, _CheckpointConnector, trainer)
     trainer._checkpoint_connector = connector(trainer)
+    trainer.save_checkpoint = _nothing  # type: ignore[method-assign] # of the user's own hooks
     strategy = trainer.strategy
     strategy._launcher = None
     scaler = getattr(strategy.precision_plugin, "scaler", None)
@@ -205,6 +209,10 @@ def _prepare(
         )
 
     strategy.setup_optimizers = setup_optimizers  # type: ignore[method-assign]
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
 
 
 class _HasADirectory:

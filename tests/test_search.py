@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -267,7 +268,7 @@ def test_a_search_after_a_range_test_of_noise_does_not_begin_where_nothing_is_le
     start = first.curve.losses[0]
     losses = [start * (1.0 + 0.3 * (-1) ** i) for i in range(32)]
     losses[0], losses[1:4], losses[-1] = start, [0.3 * start] * 3, 30.0 * start
-    curve = LRCurve(lrs, losses, conditions=first.curve.conditions, stopped="diverged at lr 1.58")
+    curve = LRCurve(lrs, losses, conditions=first.curve.conditions, diverged=True)
     assert curve.suggestion() is None
     replace(first, curve=curve, probes=(), steps=32).save(file)
     found, _ = search(file=file, cost=2.0)
@@ -293,6 +294,25 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
 
 def test_a_module_that_logs_its_loss_is_judged_as_one_that_returns_it():
     assert search(Validated())[0].probes == search(Returns())[0].probes
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda module, batch: module.net(batch[0]),
+        lambda module, batch: (module.net(batch[0]) > 0).sum(),
+        lambda module, batch: (module.net(batch[0]) > 0).float().mean(),
+    ],
+    ids=["predictions", "a count", "an accuracy"],
+)
+def test_a_step_that_returns_something_else_is_judged_by_the_loss_that_it_logs(returned):
+    class ReturnsMore(Validated):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            return returned(self, batch)
+
+    probes, of_more = (search(kind())[0].probes for kind in (Validated, ReturnsMore))
+    assert [probe.scores for probe in of_more] == [probe.scores for probe in probes]
 
 
 @pytest.mark.parametrize("cost", [0.05, 0.3, 0.7, 2.5])
@@ -606,7 +626,15 @@ def test_training_after_a_search_is_number_for_number_what_it_is_without_one():
 
 
 TRACES = ["own generator", "numpy, python and own generators", "workers with state", "data module"]
-TRACES += ["hydra and captured", "buffer", "metric", "callback", "accumulation", "scaler"]
+TRACES += [
+    "TorchScript",
+    "hydra and captured",
+    "buffer",
+    "metric",
+    "callback",
+    "accumulation",
+    "scaler",
+]
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -714,6 +742,14 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
     LRCurve((0.01, 0.1), (1.0, 0.5)).save(tmp_path / "curve.json")
     with pytest.raises(ValueError, match="is not a search: there is no"):
         search(file=tmp_path / "curve.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place to which nobody writes")
+def test_a_file_that_cannot_be_written_is_refused_before_a_step_is_taken():
+    module = Validated()
+    with pytest.raises(ValueError, match="file must be where a file can be written, got '/proc/a"):
+        search(module, file="/proc/a/search.json")
+    assert not module.seen.losses
 
 
 def test_a_search_is_what_it_was_after_a_way_through_its_file(tmp_path):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.range_test.losses import logged_losses, mean_over_ranks
+from lightning_onecycle.range_test.losses import mean_over_ranks, validation_losses
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 from lightning_onecycle.search.probe import COMPLETED, Probe, is_clearly_larger, last_tenth
@@ -144,15 +144,15 @@ class ProbeFit(ShortFit):
                 self._judge(trainer, self._last_losses())
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
-        """Judge by the validation losses: those returned, or else those logged."""
+        """Judge by the validation losses."""
         if self.failed:
             return
         self.validation_due = False
         returned, self.val_window = self.val_window, []
         heard, self._heard = self._heard, []
-        scores = gathered(trainer, returned or logged_losses(heard))
+        scores = gathered(trainer, validation_losses(returned, heard))
         if not scores:  # logged by something else than validation_step
-            loss = mean_over_ranks(trainer, logged_losses(logged))
+            loss = mean_over_ranks(trainer, validation_losses([], logged))
             scores = [] if loss is None else [loss]
         if scores:
             self.judged_by = BY_VALIDATION

@@ -134,8 +134,7 @@ def short_trainings(
     budget to the longer ones.
     """
     curve = found.curve
-    diverges = " at lr " in curve.stopped  # no other test ends so
-    first = curve.suggestion() or anchor(curve.lrs, curve.smoothed(), diverges)
+    first = curve.suggestion() or anchor(curve.lrs, curve.smoothed(), curve.diverged)
     if not planned or first is None:
         note = _why_no_probes(first, budget - found.steps, found.total_steps)
         return keep(replace(found, note=note))
