@@ -365,7 +365,9 @@ def test_where_no_training_comes_to_its_end_the_search_gives_up_at_a_hundredth_o
     parts = [round(probe.lr / found.probes[0].lr, 4) for probe in found.probes]
     assert parts == [1, 0.3162, 0.1, 0.0316, 0.01]
     assert found.suggestion() is None
-    assert found.suggest().reason.startswith("no training of 25 steps came to its end, down to")
+    assert found.suggest().reason.startswith(
+        "no training of 25 steps came to its end with a finite loss,"
+    )
 
 
 def test_a_training_of_less_than_forty_steps_is_searched_too():
@@ -591,7 +593,7 @@ def test_all_short_trainings_diverge_and_there_is_no_peak():
     found = Search(curve, (made(0.1, math.inf, stopped="loss not finite at lr 0.1"),))
     assert found.suggest() == (
         None,
-        "no training of 50 steps came to its end, down to a peak of 0.1",
+        "no training of 50 steps came to its end with a finite loss, down to a peak of 0.1",
     )
 
 
@@ -1008,3 +1010,13 @@ def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
     assert len(probes) >= 2
     assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
     assert peak / 4**-0.1 in [pytest.approx(lr) for lr, *_ in probes]
+
+
+@pytest.mark.slow
+def test_a_search_runs_in_processes_that_the_strategy_spawns():
+    trainer = quiet_trainer(OneCycle(), strategy="ddp_spawn", devices=2, max_epochs=5)
+    found, _ = search(trainer=trainer, cost=0.2, schedule=step_decay())
+    assert found.conditions.world_size == 2
+    assert found.total_steps == 50
+    assert found.schedule == step_decay()
+    assert len(found.curve.lrs) > 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -275,12 +276,13 @@ class Tuner:
         """Call a function where the trainer trains: here, or in processes that it starts."""
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, of_either_lightning(_MultiProcessingLauncher)):
-            return pickle.loads(launcher.launch(_pickled, function, *arguments))
+            # Lightning looks into what it hands over, and refuses our dataclasses.
+            return pickle.loads(launcher.launch(_pickled, partial(function, *arguments)))
         return function(*arguments) if launcher is None else launcher.launch(function, *arguments)
 
 
-def _pickled(function: Callable[..., Any], *arguments: Any) -> bytes:
-    return pickle.dumps(function(*arguments))  # Lightning would look into a dataclass
+def _pickled(function: Callable[[], Any]) -> bytes:
+    return pickle.dumps(function())
 
 
 def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:
