@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import quiet_trainer, two_processes
-from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_decay
+from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, one_cycle, step_decay
 from lightning_onecycle.search import Probe
 from lightning_onecycle.search.plan import anchor, next_peak, plan, rounds
 from lightning_onecycle.search.probe import is_clearly_larger
@@ -895,6 +895,15 @@ def test_a_finder_that_searches_trains_as_if_the_peak_had_been_given():
     trainer.fit(alone, data(640, 0, shuffle=True), data(256, 1))
     assert peak == pytest.approx(finder.max_lr)
     assert module.seen.losses[-100:] == alone.seen.losses
+
+
+def test_a_search_without_a_schedule_is_for_one_cycle(tmp_path):
+    found, _ = search(trainer=quiet_trainer(max_epochs=5))
+    assert found.schedule == one_cycle()
+    assert found.conditions.momentum == one_cycle().peak_momentum
+    assert found.probes == search()[0].probes
+    trainer = quiet_trainer(LRFinder(found), OneCycle(), max_epochs=5)
+    trainer.fit(Validated(), data(640, 0, shuffle=True), data(256, 1))
 
 
 def test_a_search_for_a_training_of_another_length_is_told():

@@ -17,6 +17,7 @@ from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.losses import mean_over_ranks, validation_losses
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.probe import COMPLETED, Probe, is_clearly_larger, last_tenth
 
 BY_VALIDATION, BY_TRAINING = "validation loss", "training loss"
@@ -25,11 +26,19 @@ BY_VALIDATION, BY_TRAINING = "validation loss", "training loss"
 class Survey(RangeTest):
     """A range test that takes no step: it refuses, and holds ``conditions`` and ``schedule``.
 
+    Where the training has no schedule, that is `one_cycle`: what the peak will be for.
+
     Attributes:
         total_steps: Optimizer steps of the training to come.
     """
 
     total_steps = 0
+
+    def lay(self, trainer: Trainer, optimizer: Optimizer) -> tuple[Schedule, Any]:
+        """Lay that of the test, and have one for the training where it has none."""
+        laid = super().lay(trainer, optimizer)
+        self.schedule = self.schedule or one_cycle()
+        return laid
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the steps of the training to come, and end."""
