@@ -1,8 +1,10 @@
 """What follows a range test is, number for number, what follows none."""
 
+import io
 import itertools
 import random
 import signal
+from collections import Counter, OrderedDict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, random_split
 from torchmetrics import MeanMetric
@@ -377,6 +380,40 @@ class OfTheSystem(TensorDataset):
         self.rng = random.SystemRandom()
 
 
+class ShufflesInPlace(Sampler):
+    """Goes on with the order that it has, and keeps books in containers of containers."""
+
+    def __init__(self):
+        self.rng, self.order = np.random.default_rng(4), np.arange(24)
+        self.books = {"epochs": [], "counts": Counter(), "order": OrderedDict()}
+
+    def __iter__(self):
+        self.rng.shuffle(self.order)
+        self.books["epochs"].append(1)
+        self.books["counts"]["epochs"] += 1
+        self.books["order"][len(self.books["order"])] = None
+        return iter(np.roll(self.order, sum(map(len, self.books.values()))).tolist())
+
+    def __len__(self):
+        return 24
+
+
+class Pictures(TensorDataset):
+    """Holds pictures, which are read from their files when they are first used."""
+
+    def __init__(self):
+        super().__init__(points())
+        self.pictures = []
+        for _ in range(24):
+            file = io.BytesIO()
+            Image.new("L", (1, 1), 3).save(file, "png")
+            self.pictures.append(Image.open(file))
+
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        return (x + self.pictures[index].getpixel((0, 0)) / 100,)
+
+
 class CountingSampler(Sampler):
     def __init__(self, n):
         self.n, self.epoch = n, 0
@@ -457,6 +494,10 @@ CASES = {
     "sampler": {
         "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=CountingSampler(24))
     },
+    "order in place": {
+        "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=ShufflesInPlace())
+    },
+    "pictures": {"data": lambda: DataLoader(Pictures(), 4)},
     "collate": {"data": lambda: shuffled(collate_fn=Counts())},
     "transform": {"data": lambda: DataLoader(Transformed(), 4)},
     "transform that is a module": {"data": lambda: shuffled(collate_fn=Normalizes())},

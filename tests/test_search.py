@@ -628,15 +628,8 @@ def test_training_after_a_search_is_number_for_number_what_it_is_without_one():
 
 
 TRACES = ["own generator", "numpy, python and own generators", "workers with state", "data module"]
-TRACES += [
-    "TorchScript",
-    "hydra and captured",
-    "buffer",
-    "metric",
-    "callback",
-    "accumulation",
-    "scaler",
-]
+TRACES += ["order in place", "pictures", "TorchScript", "hydra and captured", "buffer", "metric"]
+TRACES += ["callback", "accumulation", "scaler"]
 
 
 @pytest.mark.parametrize("name", TRACES)
