@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import lightning.pytorch.callbacks
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -313,6 +314,14 @@ def test_a_step_that_returns_something_else_is_judged_by_the_loss_that_it_logs(r
 
     probes, of_more = (search(kind())[0].probes for kind in (Validated, ReturnsMore))
     assert [probe.scores for probe in of_more] == [probe.scores for probe in probes]
+
+
+def test_averaged_weights_do_not_judge():
+    averaging = getattr(lightning.pytorch.callbacks, "EMAWeightAveraging", None)
+    if averaging is None:
+        pytest.skip("this Lightning has no EMAWeightAveraging")
+    trainer = quiet_trainer(OneCycle(), averaging(), max_epochs=5)
+    assert search(trainer=trainer)[0].probes == search()[0].probes
 
 
 @pytest.mark.parametrize("cost", [0.05, 0.3, 0.7, 2.5])
