@@ -149,7 +149,9 @@ class Tuner:
         highest is clearly the best. Then the gaps around the best are halved. All begin with the
         same weights and see the same data in the same order, so their losses are compared batch by
         batch. They are judged by the validation loss, or by the training loss at the end of the
-        cycle where there is none. One that diverges is stopped, and one that cannot win is stopped
+        cycle where there is none. The validation loss is what is logged as ``val_loss`` or the
+        like, or else what ``validation_step`` returns, or else what is logged with ``loss`` in its
+        name. One that diverges is stopped, and one that cannot win is stopped
         after half of its steps. A cost of 2 adds two trainings of half of the steps, and a cost of
         4 two whole ones: they begin at the peak that is suggested so far, and decide. See
         `Search.suggest` for what is suggested.

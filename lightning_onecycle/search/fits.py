@@ -57,7 +57,8 @@ class Survey(RangeTest):
             raise MisconfigurationException(
                 "The cost of a search is a fraction of the training's optimizer steps, and how many"
                 " there will be is not known: give OneCycle(total_steps=...), or, under automatic"
-                " optimization and without budget='time', Trainer(max_steps=...)."
+                " optimization and without budget='time', Trainer(max_steps=...), or"
+                " Trainer(limit_train_batches=...) with a number of batches."
             )
         return steps
 
