@@ -56,8 +56,6 @@ def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[Memo, list[Any]
             if isinstance(value, data):
                 memo[id(value)] = value
                 held.append(value)
-            elif isinstance(value, Tensor) and not value.is_leaf:  # deepcopy refuses it
-                memo[id(value)] = value.detach().clone()
             elif isinstance(value, torch.Generator):
                 memo[id(value)] = torch.Generator(value.device).set_state(value.get_state())
         if getattr(child, "_compiler_ctx", None) is not None:
@@ -93,6 +91,8 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
     # deepcopy leaves out what is set or hooked on a parameter.
     for original, parameter in zip(module.parameters(), copied.parameters(), strict=True):
         vars(parameter).update(vars(original))
+        if parameter.requires_grad != original.requires_grad:  # a copy of TorchScript's
+            parameter.requires_grad_(original.requires_grad)
         for hook in (original._backward_hooks or {}).values():
             parameter.register_hook(rebound(hook))
     return copied
@@ -177,7 +177,8 @@ def _culprit(module: nn.Module) -> str:
         for name, value in vars(child).items():
             if name not in ("_modules", "_trainer"):
                 try:
-                    copy.deepcopy(value)
+                    with _graphs_cut():
+                        copy.deepcopy(value)
                 except Exception:
                     return f"its attribute {f'{prefix}.{name}'.lstrip('.')}"
     return "it"
@@ -190,7 +191,8 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
         for name in ("log", "log_dict"):  # methods of a module, which each fit attaches anew
             memo[id(vars(callback).get(name))] = None
         try:
-            copies.append(copy.deepcopy(callback, memo))
+            with _graphs_cut():
+                copies.append(copy.deepcopy(callback, memo))
         except Exception as error:
             rank_zero_warn(
                 f"The callback {type(callback).__name__} cannot be copied and is left out: {error}"
@@ -270,13 +272,34 @@ def _copy_optimizer(value: Any, memo: Memo) -> Any:
 
 def _deepcopy(value: Any, memo: Memo) -> Any:
     """Return a deep copy, in which optimizers have all of their attributes."""
-    copied = copy.deepcopy(value, memo)
+    with _graphs_cut():
+        copied = copy.deepcopy(value, memo)
     for original in memo[id(memo)]:  # where deepcopy keeps alive what it has copied
         if isinstance(original, Optimizer) and _loses_attributes(original):
             other = memo[id(original)]
             for name in vars(original).keys() - vars(other).keys() - {"step"}:
                 setattr(other, name, copy.deepcopy(vars(original)[name], memo))
     return copied
+
+
+@contextmanager
+def _graphs_cut() -> Iterator[None]:
+    """Have deepcopy take tensors without their graphs, wherever they are: it refuses a graph.
+
+    Modules keep losses, hidden states or buffers of their last step. Without gradients, what
+    TorchScript copies by itself has no graph either.
+    """
+    refuses = Tensor.__deepcopy__
+
+    def deepcopy(tensor: Tensor, memo: Memo) -> Tensor:
+        return refuses(tensor, memo) if tensor.is_leaf else tensor.detach().clone()
+
+    Tensor.__deepcopy__ = deepcopy  # type: ignore[method-assign]
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        Tensor.__deepcopy__ = refuses  # type: ignore[method-assign]
 
 
 def _loses_attributes(optimizer: Optimizer) -> bool:

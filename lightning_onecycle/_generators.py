@@ -16,7 +16,7 @@ def state_of(item: Any) -> Callable[[], Any] | None:
     """Return a function that restores the generator's present state, or None for other objects."""
     if isinstance(item, torch.Generator):
         return functools.partial(item.set_state, item.get_state())
-    if isinstance(item, random.Random):
+    if isinstance(item, random.Random) and not isinstance(item, random.SystemRandom):
         return functools.partial(item.setstate, item.getstate())
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(item, numpy.random.RandomState):

@@ -3,54 +3,25 @@
 from __future__ import annotations
 
 import copy
-import functools
-import io
-import logging
 import signal
 import tempfile
 import threading
-import types
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import rank_zero_info
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lightning_onecycle import _copies, _generators
-from lightning_onecycle._lightning import class_for, of_either_lightning, subclass_for
-
-_NEVER_ENTERED = (
-    Trainer,
-    LightningModule,
-    Logger,
-    Tensor,
-    type,
-    types.ModuleType,
-    types.FunctionType,
-    threading.Thread,
-    BaseProcess,
-    logging.Filterer,
-    str,
-    bytes,
-    int,
-    float,
-    complex,
-    type(None),
-)
-_CONTAINERS = (list, deque, dict, defaultdict, set)
-_MOST_OBJECTS, _LONGEST_CONTAINER = 10_000, 100
+from lightning_onecycle._kept import Kept
+from lightning_onecycle._lightning import class_for, subclass_for
 
 
 @contextmanager
@@ -66,9 +37,9 @@ def isolated(
 
     Inside the context the trainer has new loops, deep copies of its callbacks, loggers and a
     profiler that do nothing, and no launcher: ``fit`` runs in this process. Loggers' directories
-    are temporary, and no checkpoint hook runs. An optimizer that was made before
-    ``configure_optimizers`` is replaced by a copy without its hooks, wherever it is kept. A module
-    of ``torch.compile`` runs uncompiled.
+    are temporary, no checkpoint hook runs, and ``trainer.save_checkpoint`` does nothing. An
+    optimizer that was made before ``configure_optimizers`` is replaced by a copy without its hooks,
+    wherever it is kept. A module of ``torch.compile`` runs uncompiled.
 
     After the context, also after an exception, these are restored:
 
@@ -77,11 +48,12 @@ def isolated(
       is about to resume from
     - random number generators: Python, NumPy, torch, the trainer's device
     - in loaders, samplers, datasets and the data module, and in the objects that these hold:
-      attributes, the contents of plain containers, generators, and buffers of modules
+      attributes, the contents of plain containers and of NumPy's arrays (128 MiB of them),
+      generators, and buffers of modules
 
     These are not restored:
 
-    - the contents of arrays and other objects that a dataset or a data module changes in place
+    - the contents of tensors and other objects that a dataset or a data module changes in place
     - what the module does outside itself, such as a scheduler that it builds on the optimizer of
       another object
     - a process group that was started
@@ -121,7 +93,7 @@ def isolated(
             handler = signal.getsignal(signal.SIGINT)  # Lightning ignores it after a first Ctrl+C
             if handler is not None:
                 stack.callback(signal.signal, signal.SIGINT, handler)
-        kept = _Kept(stack)
+        kept = Kept(stack)
         for owner in _owners(trainer):
             kept.attributes(owner)
         memo, held = _copies.what_is_shared(trainer, module)
@@ -141,10 +113,13 @@ def isolated(
             parameter.grad = None
         callbacks = [callback for callback in trainer.callbacks if keep_callback(callback)]  # type: ignore[attr-defined]
         _prepare(trainer, kept, callbacks, copied, memo)
-        if trainer.loggers:
-            directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-            logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
-            trainer.loggers = [logs_nothing(stack.enter_context(directory))]
+        logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
+        directories = [
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) for _ in trainer.loggers
+        ]
+        trainer.loggers = [
+            logs_nothing(stack.enter_context(directory)) for directory in directories
+        ]
         yield copied
 
 
@@ -168,7 +143,7 @@ def _owners(trainer: Trainer) -> list[Any]:
 
 def _prepare(
     trainer: Trainer,
-    kept: _Kept,
+    kept: Kept,
     callbacks: list[Callback],
     copied: LightningModule,
     memo: _copies.Memo,
@@ -181,6 +156,7 @@ def _prepare(
     trainer.profiler = class_for(PassThroughProfiler, trainer)()  # type: ignore[attr-defined]
     connector = subclass_for(_NothingToResume, _CheckpointConnector, trainer)
     trainer._checkpoint_connector = connector(trainer)
+    trainer.save_checkpoint = _nothing  # type: ignore[method-assign] # of the user's own hooks
     strategy = trainer.strategy
     strategy._launcher = None
     scaler = getattr(strategy.precision_plugin, "scaler", None)
@@ -207,6 +183,10 @@ def _prepare(
     strategy.setup_optimizers = setup_optimizers  # type: ignore[method-assign]
 
 
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
 class _HasADirectory:
     """For a logger that does nothing: a module may write into its directory."""
 
@@ -225,75 +205,3 @@ class _NothingToResume:
     @property
     def _hpc_resume_path(self) -> None:  # what a preempted SLURM job has left
         return None
-
-
-# ---- what is put back -----------------------------------------------------------------------
-
-
-class _Kept:
-    """Attributes, contents of plain containers and generators, as they were when first seen."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack  # goes on with the next where one cannot be put back
-        self._seen: dict[int, Any] = {}  # the objects, too: an id is not to be given again
-
-    def attributes(self, owner: Any) -> None:
-        """Remember the attributes of ``owner``, and what is in those that are plain containers."""
-        attributes = vars(owner)
-        was = dict(attributes)
-        contents = [
-            (value, copy.copy(value)) for value in was.values() if type(value) in _CONTAINERS
-        ]
-
-        def put_back() -> None:
-            attributes.clear()
-            attributes.update(was)
-            for value, content in contents:
-                _refill(value, content)
-
-        self._stack.callback(put_back)
-
-    def data(self, roots: Iterable[Any]) -> list[Any]:
-        """Remember loaders, and what they hold: samplers, datasets, generators, in any depth.
-
-        Returns:
-            The iterators among these, of which the place cannot be remembered.
-        """
-        found, running = deque(roots), []
-        never_entered = of_either_lightning(*_NEVER_ENTERED)
-        while found and len(self._seen) < _MOST_OBJECTS:
-            item = found.popleft()
-            if id(item) in self._seen or isinstance(item, never_entered):
-                continue
-            self._seen[id(item)] = item
-            set_state = _generators.state_of(item)
-            if set_state is not None:
-                self._stack.callback(set_state)
-            elif isinstance(item, (list, tuple, set, dict)):
-                if len(item) <= _LONGEST_CONTAINER:
-                    found.extend(item.values() if isinstance(item, dict) else item)
-            elif isinstance(item, functools.partial):
-                found.extend((*item.args, *item.keywords.values()))
-            elif isinstance(item, types.MethodType):
-                found.append(item.__self__)
-            elif hasattr(item, "__dict__"):
-                self.attributes(item)
-                if isinstance(item, nn.Module):  # such as a transform that is fitted to the data
-                    for buffer in item.buffers(recurse=False):
-                        self._stack.callback(buffer.detach().copy_, buffer.detach().clone())
-                if isinstance(item, DataLoader):
-                    # Workers that persist have a state of their own: these start others.
-                    vars(item)["_iterator"] = None
-                found.extend(vars(item).values())
-            elif isinstance(item, Iterator) and not isinstance(item, io.IOBase):
-                running.append(item)
-        return running
-
-
-def _refill(container: Any, content: Any) -> None:
-    """Give a container the content that it had."""
-    container.clear()
-    if isinstance(container, (list, deque)):
-        container.extend(content)
-    else:
-        container.update(content)

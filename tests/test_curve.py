@@ -533,6 +533,7 @@ FULL = LRCurve(
     (2.302585092994046, -1.5, 9.0),
     conditions=Conditions(optimizer="SGD", groups=({"lr_ratio": 1.0, "betas": (0.9, 0.999)},)),
     stopped="diverged at lr 0.3",
+    diverged=True,
     mode="linear",
     val_lrs=(0.1,),
     val_losses=(2.0,),
@@ -578,6 +579,20 @@ def test_a_file_of_the_least_that_is_a_curve(tmp_path: Path) -> None:
     curve = LRCurve.load(path)
     assert math.isnan(curve.losses[0])
     assert (curve.conditions, curve.stopped, curve.mode) == (None, "", "exponential")
+    assert not curve.diverged
+
+
+@pytest.mark.parametrize(
+    ("stopped", "diverged"),
+    [("diverged at lr 0.3", True), ("loss not finite at lr 1", True), ("range completed", False)],
+)
+def test_a_file_of_an_earlier_version_says_in_words_that_the_loss_diverged(
+    stopped: str, diverged: bool
+) -> None:
+    values = replace(FULL, stopped=stopped, diverged=not diverged).to_dict()
+    assert LRCurve.from_dict(values).diverged is not diverged
+    del values["diverged"]
+    assert LRCurve.from_dict(values).diverged is diverged
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,17 @@ def test_a_finder_may_keep_the_peak_where_there_is_none(own, peak):
         assert fit(finder, Flat(), cycle) == pytest.approx(peak)
 
 
+@pytest.mark.parametrize("arguments", [RANGE, {"search": 1.0}])
+def test_a_run_that_only_tries_the_code_has_no_test(arguments):
+    finder = LRFinder(**arguments)
+    with pytest.warns(UserWarning, match="LRFinder runs no test with fast_dev_run"):
+        assert fit(finder, fast_dev_run=True, max_epochs=None) <= 0.05
+    assert finder.found is None
+    given = LRFinder(LRCurve([10.0**k for k in range(-6, 0)], [1.0] * 6), if_none="keep")
+    with pytest.warns(UserWarning, match="shows no peak"):
+        fit(given, fast_dev_run=True, max_epochs=None)
+
+
 def test_a_saved_curve_without_a_peak_may_be_kept():
     curve = LRCurve([10.0**k for k in range(-6, 0)], [1.0] * 6, stopped="range completed")
     with pytest.raises(MisconfigurationException, match="shows no peak"):

@@ -1,8 +1,10 @@
 """What follows a range test is, number for number, what follows none."""
 
+import io
 import itertools
 import random
 import signal
+from collections import Counter, OrderedDict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities import CombinedLoader
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, random_split
 from torchmetrics import MeanMetric
@@ -231,6 +234,54 @@ class OldWeightNorm(Net):
             nn.utils.weight_norm(self.net[0])
 
 
+class Scripted(Net):
+    """Holds a network of TorchScript, which makes its copies by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.jit.script(self.net)
+
+
+class NotBuiltYet(Net):
+    """Its first layer learns from the first batch what it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[0] = nn.LazyLinear(8)
+
+
+class SavesItself(Net):
+    """Saves a checkpoint in a hook of its own."""
+
+    path = None
+
+    def on_train_epoch_end(self):
+        self.trainer.save_checkpoint(self.path)
+
+
+class LogsByHand(Net):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.loggers[1].log_metrics({"loss": loss.item()})
+        return loss
+
+
+class KeepsGraphs(Net):
+    """Keeps what the last step has computed, with its graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.outputs, self.hidden = [], None
+        self.register_buffer("level", torch.zeros(()))
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.outputs.append({"loss": loss})
+        self.hidden = SimpleNamespace(state=(loss, loss * 2))
+        self.level = 0.9 * self.level.detach() + 0.1 * loss
+        return loss
+
+
 class OwnLoader(Net):
     def __init__(self):
         super().__init__()
@@ -321,6 +372,48 @@ class Normalizes(nn.Module):
         return (x - 0.01 * self.mean,)
 
 
+class OfTheSystem(TensorDataset):
+    """Draws from a generator that has no state."""
+
+    def __init__(self):
+        super().__init__(points())
+        self.rng = random.SystemRandom()
+
+
+class ShufflesInPlace(Sampler):
+    """Goes on with the order that it has, and keeps books in containers of containers."""
+
+    def __init__(self):
+        self.rng, self.order = np.random.default_rng(4), np.arange(24)
+        self.books = {"epochs": [], "counts": Counter(), "order": OrderedDict()}
+
+    def __iter__(self):
+        self.rng.shuffle(self.order)
+        self.books["epochs"].append(1)
+        self.books["counts"]["epochs"] += 1
+        self.books["order"][len(self.books["order"])] = None
+        return iter(np.roll(self.order, sum(map(len, self.books.values()))).tolist())
+
+    def __len__(self):
+        return 24
+
+
+class Pictures(TensorDataset):
+    """Holds pictures, which are read from their files when they are first used."""
+
+    def __init__(self):
+        super().__init__(points())
+        self.pictures = []
+        for _ in range(24):
+            file = io.BytesIO()
+            Image.new("L", (1, 1), 3).save(file, "png")
+            self.pictures.append(Image.open(file))
+
+    def __getitem__(self, index):
+        (x,) = super().__getitem__(index)
+        return (x + self.pictures[index].getpixel((0, 0)) / 100,)
+
+
 class CountingSampler(Sampler):
     def __init__(self, n):
         self.n, self.epoch = n, 0
@@ -401,6 +494,10 @@ CASES = {
     "sampler": {
         "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=CountingSampler(24))
     },
+    "order in place": {
+        "data": lambda: DataLoader(TensorDataset(points()), 4, sampler=ShufflesInPlace())
+    },
+    "pictures": {"data": lambda: DataLoader(Pictures(), 4)},
     "collate": {"data": lambda: shuffled(collate_fn=Counts())},
     "transform": {"data": lambda: DataLoader(Transformed(), 4)},
     "transform that is a module": {"data": lambda: shuffled(collate_fn=Normalizes())},
@@ -433,6 +530,8 @@ CASES = {
     "parameters": {"module": MarkedParameters},
     **{f"bound, {name}": {"module": partial(Bound, bind)} for name, bind in BOUND.items()},
     "weight norm": {"module": OldWeightNorm},
+    "TorchScript": {"module": Scripted},
+    "generator of the system": {"data": lambda: DataLoader(OfTheSystem(), 4)},
     "manual": {"module": Manual},
     "callback": {"callbacks": lambda: [Weights()]},
     "one cycle": {"callbacks": lambda: [OneCycle()]},
@@ -477,6 +576,14 @@ def test_training_is_the_same_after_a_range_test(case):
     assert all(parameter.grad is None for parameter in run.module.parameters())
     assert fit(run) == without
     assert run.trainer.global_step > 3
+
+
+def test_training_is_the_same_after_a_range_test_of_a_layer_that_is_not_built_yet():
+    without = fit(build(module=NotBuiltYet))
+    run = build(module=NotBuiltYet)
+    assert len(lr_find(run).lrs) == 10
+    assert nn.parameter.is_lazy(run.module.net[0].weight)
+    assert fit(run) == without
 
 
 @pytest.mark.parametrize(
@@ -674,6 +781,35 @@ def test_what_a_module_writes_beside_its_logs_is_gone(tmp_path):
     assert len(WRITTEN) == 30
     assert not any(path.parents[1].exists() for path in WRITTEN)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_that_a_module_saves_itself_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(SavesItself, "path", tmp_path / "best.ckpt")
+    run = build(module=SavesItself)
+    lr_find(run)
+    assert not list(tmp_path.iterdir())
+    fit(run)
+    assert SavesItself.path.exists()
+
+
+def test_each_logger_has_one_that_does_nothing(tmp_path):
+    loggers = [CSVLogger(tmp_path, name) for name in "ab"]
+    run = build(module=LogsByHand, logger=loggers)
+    assert lr_find(run).losses
+    assert run.trainer.loggers == loggers
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_module_keeps_of_its_last_step_is_copied_without_its_graph():
+    run = build(module=KeepsGraphs)
+    fit(run)
+    with isolated(run.trainer, run.module) as copied:
+        kept = copied.hidden.state[0]
+        assert not kept.requires_grad
+        assert kept is copied.outputs[-1]["loss"]
+        assert torch.equal(kept, run.module.hidden.state[0])
+    assert run.module.level.requires_grad
+    assert lr_find(build(module=lambda: run.module)).losses
 
 
 def test_a_callback_that_cannot_be_copied_is_left_out_and_told():

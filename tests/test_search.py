@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
+import lightning.pytorch.callbacks
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -13,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import quiet_trainer, two_processes
-from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, step_decay
+from lightning_onecycle import LRCurve, LRFinder, OneCycle, Search, Tuner, one_cycle, step_decay
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.search import Probe
 from lightning_onecycle.search.plan import anchor, next_peak, plan, rounds
@@ -270,7 +272,7 @@ def test_a_search_after_a_range_test_of_noise_does_not_begin_where_nothing_is_le
     start = first.curve.losses[0]
     losses = [start * (1.0 + 0.3 * (-1) ** i) for i in range(32)]
     losses[0], losses[1:4], losses[-1] = start, [0.3 * start] * 3, 30.0 * start
-    curve = LRCurve(lrs, losses, conditions=first.curve.conditions, stopped="diverged at lr 1.58")
+    curve = LRCurve(lrs, losses, conditions=first.curve.conditions, diverged=True)
     assert curve.suggestion() is None
     replace(first, curve=curve, probes=(), steps=32).save(file)
     found, _ = search(file=file, cost=2.0)
@@ -296,6 +298,33 @@ def test_a_search_finds_a_peak_by_the_validation_loss_and_spends_no_more_than_it
 
 def test_a_module_that_logs_its_loss_is_judged_as_one_that_returns_it():
     assert search(Validated())[0].probes == search(Returns())[0].probes
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        lambda module, batch: module.net(batch[0]),
+        lambda module, batch: (module.net(batch[0]) > 0).sum(),
+        lambda module, batch: (module.net(batch[0]) > 0).float().mean(),
+    ],
+    ids=["predictions", "a count", "an accuracy"],
+)
+def test_a_step_that_returns_something_else_is_judged_by_the_loss_that_it_logs(returned):
+    class ReturnsMore(Validated):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            return returned(self, batch)
+
+    probes, of_more = (search(kind())[0].probes for kind in (Validated, ReturnsMore))
+    assert [probe.scores for probe in of_more] == [probe.scores for probe in probes]
+
+
+def test_averaged_weights_do_not_judge():
+    averaging = getattr(lightning.pytorch.callbacks, "EMAWeightAveraging", None)
+    if averaging is None:
+        pytest.skip("this Lightning has no EMAWeightAveraging")
+    trainer = quiet_trainer(OneCycle(), averaging(), max_epochs=5)
+    assert search(trainer=trainer)[0].probes == search()[0].probes
 
 
 @pytest.mark.parametrize("cost", [0.05, 0.3, 0.7, 2.5])
@@ -348,7 +377,9 @@ def test_where_no_training_comes_to_its_end_the_search_gives_up_at_a_hundredth_o
     parts = [round(probe.lr / found.probes[0].lr, 4) for probe in found.probes]
     assert parts == [1, 0.3162, 0.1, 0.0316, 0.01]
     assert found.suggestion() is None
-    assert found.suggest().reason.startswith("no training of 22 steps came to its end, down to")
+    assert found.suggest().reason.startswith(
+        "no training of 22 steps came to its end with a finite loss,"
+    )
 
 
 def test_a_training_of_less_than_forty_steps_is_searched_too():
@@ -574,7 +605,7 @@ def test_all_short_trainings_diverge_and_there_is_no_peak():
     found = Search(curve, (made(0.1, math.inf, stopped="loss not finite at lr 0.1"),))
     assert found.suggest() == (
         None,
-        "no training of 50 steps came to its end, down to a peak of 0.1",
+        "no training of 50 steps came to its end with a finite loss, down to a peak of 0.1",
     )
 
 
@@ -609,7 +640,8 @@ def test_training_after_a_search_is_number_for_number_what_it_is_without_one():
 
 
 TRACES = ["own generator", "numpy, python and own generators", "workers with state", "data module"]
-TRACES += ["hydra and captured", "buffer", "metric", "callback", "accumulation", "scaler"]
+TRACES += ["order in place", "pictures", "TorchScript", "hydra and captured", "buffer", "metric"]
+TRACES += ["callback", "accumulation", "scaler"]
 
 
 @pytest.mark.parametrize("name", TRACES)
@@ -717,6 +749,14 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path):
     LRCurve((0.01, 0.1), (1.0, 0.5)).save(tmp_path / "curve.json")
     with pytest.raises(ValueError, match="is not a search: there is no"):
         search(file=tmp_path / "curve.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place to which nobody writes")
+def test_a_file_that_cannot_be_written_is_refused_before_a_step_is_taken():
+    module = Validated()
+    with pytest.raises(ValueError, match="file must be where a file can be written, got '/proc/a"):
+        search(module, file="/proc/a/search.json")
+    assert not module.seen.losses
 
 
 def test_a_search_is_what_it_was_after_a_way_through_its_file(tmp_path):
@@ -862,6 +902,15 @@ def test_a_finder_that_searches_trains_as_if_the_peak_had_been_given():
     assert module.seen.losses[-100:] == alone.seen.losses
 
 
+def test_a_search_without_a_schedule_is_for_one_cycle(tmp_path):
+    found, _ = search(trainer=quiet_trainer(max_epochs=5))
+    assert found.schedule == one_cycle()
+    assert found.conditions.momentum == one_cycle().peak_momentum
+    assert found.probes == search()[0].probes
+    trainer = quiet_trainer(LRFinder(found), OneCycle(), max_epochs=5)
+    trainer.fit(Validated(), data(640, 0, shuffle=True), data(256, 1))
+
+
 def test_a_search_for_a_training_of_another_length_is_told():
     found, _ = search()
     with pytest.warns(UserWarning, match="for a training of 100 steps, and this one has 60"):
@@ -975,3 +1024,13 @@ def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
     assert len(probes) >= 2
     assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
     assert peak / 4**-0.1 in [pytest.approx(lr) for lr, *_ in probes]
+
+
+@pytest.mark.slow
+def test_a_search_runs_in_processes_that_the_strategy_spawns():
+    trainer = quiet_trainer(OneCycle(), strategy="ddp_spawn", devices=2, max_epochs=5)
+    found, _ = search(trainer=trainer, cost=0.2, schedule=step_decay())
+    assert found.conditions.world_size == 2
+    assert found.total_steps == 50
+    assert found.schedule == step_decay()
+    assert len(found.curve.lrs) > 3

@@ -842,6 +842,27 @@ def test_conditions_of_a_test_and_of_its_training_are_the_same():
     assert [group["lr_ratio"] for group in curve.conditions.groups] == [1.0, 0.1]
 
 
+class Shows(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+    def extra_repr(self):
+        return repr(self.function)
+
+
+def test_where_a_function_of_the_model_lies_in_memory_is_no_condition():
+    modules = [Learns(), Learns()]
+    for module in modules:
+        module.net = torch.nn.Sequential(module.net, Shows(lambda x: 1.0 * x))
+    curves = [learn(module, OneCycle()) for module in modules]
+    assert str(modules[0]) != str(modules[1])
+    assert curves[0].conditions == curves[1].conditions
+
+
 def test_other_versions_are_told_and_not_refused():
     curve = learn(Learns())
     object.__setattr__(curve.conditions, "versions", {"torch": "1.0"})

@@ -144,6 +144,11 @@ class Conditions:
         return cls(**{name: value for name, value in values.items() if name in known})
 
 
+def without_addresses(text: str) -> str:
+    """Return the text of an object without addresses, which are others in each process."""
+    return _ADDRESS.sub("", text)
+
+
 def _plain(value: Any) -> Any:
     """Return what is left of a value after a way through JSON."""
     if value is None or isinstance(value, (bool, int, str)):
@@ -161,7 +166,7 @@ def _plain(value: Any) -> Any:
         number = value.item()  # tensors and NumPy's scalars
     except (AttributeError, TypeError, ValueError, RuntimeError):
         name = getattr(value, "__qualname__", None)
-        return name if isinstance(name, str) else _ADDRESS.sub("", str(value))
+        return name if isinstance(name, str) else without_addresses(str(value))
     return _plain(number) if isinstance(number, (bool, int, float)) else str(number)
 
 

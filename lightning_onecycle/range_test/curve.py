@@ -55,6 +55,7 @@ class LRCurve:
         mode: How the rates rise, ``"exponential"`` or ``"linear"``.
         val_lrs: Learning rates at which the validation loss was measured.
         val_losses: The validation losses there.
+        diverged: Whether the test ended because the training diverged at the last rate.
 
     Raises:
         ValueError: If lengths differ, rates are not positive and rising, or a loss is no number.
@@ -75,6 +76,7 @@ class LRCurve:
     mode: Literal["exponential", "linear"] = "exponential"
     val_lrs: tuple[float, ...] = ()
     val_losses: tuple[float, ...] = ()
+    diverged: bool = False
 
     def __post_init__(self) -> None:
         choice("mode", self.mode, ("exponential", "linear"))
@@ -266,6 +268,7 @@ class LRCurve:
             "format": _FORMAT,
             "mode": self.mode,
             "stopped": self.stopped,
+            "diverged": self.diverged,
             "lr": self.lrs,
             "loss": written(self.losses),
             "val_lr": self.val_lrs,
@@ -288,15 +291,17 @@ class LRCurve:
             ValueError: If it is no curve, or one of a later version.
         """
         check_format(values, _FORMAT)
-        conditions = values.get("conditions")
+        conditions, stopped = values.get("conditions"), values.get("stopped", "")
         return cls(
             lrs=values["lr"],
             losses=read_losses(values["loss"]),
             conditions=None if conditions is None else Conditions.from_dict(conditions),
-            stopped=values.get("stopped", ""),
+            stopped=stopped,
             mode=values.get("mode", "exponential"),
             val_lrs=values.get("val_lr", ()),
             val_losses=read_losses(values.get("val_loss", ())),
+            # Older files have it in the words alone.
+            diverged=bool(values.get("diverged", " at lr " in str(stopped))),
         )
 
     @property

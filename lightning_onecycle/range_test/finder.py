@@ -41,7 +41,8 @@ class LRFinder(Callback):
     Each module has one test. A later fit of the same module keeps the peak if the conditions are
     the same, and a resumed fit takes it from its checkpoint. With a ``curve`` there is no test: its
     peak is taken if it was measured under the conditions of this training. With a ``search`` of a
-    cost, short trainings follow the test, as in `Tuner.search`.
+    cost, short trainings follow the test, as in `Tuner.search`. With ``fast_dev_run`` there is no
+    test either: the schedule keeps its own peak.
 
     Args:
         curve: A curve, a search, or the path of a saved one. None: run a test.
@@ -151,6 +152,8 @@ class LRFinder(Callback):
                 return Suggestion(peak, "as it was found before")
             if is_resumed:
                 return Suggestion(None, _NOT_IN_THE_CHECKPOINT)
+            if trainer.fast_dev_run:  # type: ignore[attr-defined]
+                return Suggestion(None, "LRFinder runs no test with fast_dev_run")
             self.found = self._find(trainer, pl_module)
             self.max_lr = self._model = None
         assert self.found is not None

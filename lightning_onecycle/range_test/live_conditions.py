@@ -12,6 +12,7 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
@@ -20,7 +21,7 @@ from lightning_onecycle._loaders import batch_size_of
 from lightning_onecycle._writer import writer_of
 from lightning_onecycle.budget import accumulation_plan
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.range_test.conditions import Conditions
+from lightning_onecycle.range_test.conditions import Conditions, without_addresses
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.search.result import Search
 
@@ -76,11 +77,11 @@ def conditions_of(
         data=type(trainer.datamodule or getattr(loaders[0], "dataset", loaders[0])).__name__,  # type: ignore[attr-defined]
         data_settings=_data_settings(trainer, loaders),
         model=f"{type(model).__name__}({', '.join(networks)})",
-        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        parameters=sum(p.numel() for p in model.parameters() if p.requires_grad and not is_lazy(p)),
         schedule="" if schedule is None else _text(schedule),
         flags={
             "automatic_optimization": model.automatic_optimization,
-            "architecture": zlib.crc32(str(model).encode()),
+            "architecture": zlib.crc32(without_addresses(str(model)).encode()),
             **{f"hparams.{k}": v for k, v in model.hparams.items() if k not in _NOT_A_SETTING},
         },
         versions={"torch": torch.__version__, "lightning": lightning_of(trainer).__version__},

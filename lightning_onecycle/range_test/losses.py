@@ -22,16 +22,30 @@ _VALIDATION_LOSSES = (
 
 
 def loss_in(outputs: Any) -> Tensor | None:
-    """Return the loss that a step returned, as one number, or None if there is none."""
-    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-    if not isinstance(loss, Tensor):
+    """Return the loss that a step returned, as one number, or None if there is none.
+
+    A tensor of several numbers is none: a ``validation_step`` may return its predictions.
+    """
+    is_named = isinstance(outputs, Mapping) and "loss" in outputs
+    loss = outputs["loss"] if is_named else outputs
+    if not (isinstance(loss, Tensor) and loss.is_floating_point()):
+        return None
+    if not is_named and loss.numel() > 1:
         return None
     loss = loss.detach().mean()
     return loss.float() if loss.dtype in (torch.float16, torch.bfloat16) else loss
 
 
-def logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
-    """Return the validation loss for each loader, or nothing where there is none.
+def validation_losses(returned: list[Tensor], logged: list[Mapping[str, Any]]) -> list[Tensor]:
+    """Return the validation losses, or nothing where there are none.
+
+    They are those logged under a name such as ``val_loss``, or else those that ``validation_step``
+    returned, or else those logged under any name with ``loss`` in it. A step may return something
+    else than its loss.
+
+    Args:
+        returned: One for each batch.
+        logged: Names and values: of each call, or of each loader.
 
     Raises:
         MisconfigurationException: If it is not clear which it is.
@@ -45,6 +59,8 @@ def logged_losses(logged: list[Mapping[str, Any]]) -> list[Tensor]:
     for name in _VALIDATION_LOSSES:
         if name in found:
             return found[name]
+    if returned:
+        return returned
     if len(found) > 1:
         raise MisconfigurationException(
             f"Several losses are logged: {', '.join(sorted(found))}. Let validation_step return"

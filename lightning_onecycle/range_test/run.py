@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import lightning.pytorch.callbacks
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -48,6 +49,8 @@ _LEFT_OUT = (
     LearningRateFinder,
     BatchSizeFinder,
     StochasticWeightAveraging,
+    # An average over a thousand steps says little of a training of some hundred.
+    *filter(None, [getattr(lightning.pytorch.callbacks, "WeightAveraging", None)]),  # from 2.6 on
 )
 
 

@@ -48,6 +48,7 @@ class ShortFit(Callback):
         original: What the trained module is a copy of.
         attempted: Optimizer steps, with those that a gradient scaler skipped.
         stopped: Why the fit ended, and empty until then.
+        diverged: Whether that is because it diverged.
         validation_due: Whether a validation comes next.
         failed: The error of a step by which the fit has diverged, and empty until then.
     """
@@ -64,6 +65,7 @@ class ShortFit(Callback):
         self.losses: list[float] = []
         self.attempted = 0
         self.stopped = ""
+        self.diverged = False
         self.exception: BaseException | None = None
         self.validation_due = False
         self.failed = ""
@@ -205,7 +207,7 @@ class ShortFit(Callback):
     def _step_failed(self, trainer: Trainer, name: str, error: Exception) -> None:
         self.failed = f"{name} raised {type(error).__name__}"
         if not trainer.training:
-            self.stop(trainer, f"{self.failed} at lr {self.lrs[-1]:.3g}")
+            self.diverge(trainer, self.failed, self.lrs[-1])
 
     # ---- recording --------------------------------------------------------------------------
 
@@ -257,7 +259,7 @@ class ShortFit(Callback):
             self.bar.set_postfix_str(f"lr {lr:.2e}{text}", refresh=False)
             self.bar.update()
         if not finite:
-            self.stop(trainer, f"{self.failed or 'loss not finite'} at lr {lr:.3g}")
+            self.diverge(trainer, self.failed or "loss not finite", lr)
         elif steps and loss is not None:
             self.recorded(trainer, taken, loss)
         if not self.stopped and (why := self.end(taken)):
@@ -267,6 +269,11 @@ class ShortFit(Callback):
         """End the fit."""
         self.stopped = why
         trainer.should_stop = True
+
+    def diverge(self, trainer: Trainer, how: str, lr: float) -> None:
+        """End the fit as one that has diverged."""
+        self.diverged = True
+        self.stop(trainer, f"{how} at lr {lr:.3g}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give up where no steps are taken, or the fit would never end."""

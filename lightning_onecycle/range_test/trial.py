@@ -16,7 +16,7 @@ from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.conditions import Conditions
 from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.live_conditions import conditions_of
-from lightning_onecycle.range_test.losses import logged_losses, mean_over_ranks
+from lightning_onecycle.range_test.losses import mean_over_ranks, validation_losses
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.stopping import Divergence
 from lightning_onecycle.schedules import lr_range
@@ -85,6 +85,7 @@ class RangeTest(ShortFit):
             mode=self.mode,  # type: ignore[arg-type]
             val_lrs=tuple(self.val_lrs),
             val_losses=tuple(self.val_losses),
+            diverged=self.diverged,
         )
 
     # ---- installing -------------------------------------------------------------------------
@@ -146,7 +147,7 @@ class RangeTest(ShortFit):
         """End the test where the loss diverges, and have it validate at about 20 steps."""
         self.validation_due = bool(self.val_batches) and taken in self._validate_at
         if self._diverged(loss):
-            self.stop(trainer, f"diverged at lr {self.lrs[-1]:.3g}")
+            self.diverge(trainer, "diverged", self.lrs[-1])
 
     def end(self, taken: int) -> str:
         """Return why there are to be no more steps, or nothing."""
@@ -157,14 +158,12 @@ class RangeTest(ShortFit):
         return ""
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
-        """Record the validation loss: what was returned, or else what was logged."""
+        """Record the validation loss."""
         if self.failed:
             return
-        losses, self.val_window = self.val_window, []
+        returned, self.val_window = self.val_window, []
         self.validation_due = False
-        if not losses:
-            losses = logged_losses(logged)
-        loss = mean_over_ranks(trainer, losses)
+        loss = mean_over_ranks(trainer, validation_losses(returned, logged))
         if loss is None:
             raise MisconfigurationException(
                 f"val_batches={self.val_batches} needs a loss: let validation_step return it, or"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,7 +149,9 @@ class Tuner:
         highest is clearly the best. Then the gaps around the best are halved. All begin with the
         same weights and see the same data in the same order, so their losses are compared batch by
         batch. They are judged by the validation loss, or by the training loss at the end of the
-        cycle where there is none. One that diverges is stopped, and one that cannot win is stopped
+        cycle where there is none. The validation loss is what is logged as ``val_loss`` or the
+        like, or else what ``validation_step`` returns, or else what is logged with ``loss`` in its
+        name. One that diverges is stopped, and one that cannot win is stopped
         after half of its steps. A cost of 2 adds two trainings of half of the steps, and a cost of
         4 two whole ones: they begin at the peak that is suggested so far, and decide. See
         `Search.suggest` for what is suggested.
@@ -275,12 +278,13 @@ class Tuner:
         """Call a function where the trainer trains: here, or in processes that it starts."""
         launcher = self.trainer.strategy.launcher
         if isinstance(launcher, of_either_lightning(_MultiProcessingLauncher)):
-            return pickle.loads(launcher.launch(_pickled, function, *arguments))
+            # Lightning looks into what it hands over, and refuses our dataclasses.
+            return pickle.loads(launcher.launch(_pickled, partial(function, *arguments)))
         return function(*arguments) if launcher is None else launcher.launch(function, *arguments)
 
 
-def _pickled(function: Callable[..., Any], *arguments: Any) -> bytes:
-    return pickle.dumps(function(*arguments))  # Lightning would look into a dataclass
+def _pickled(function: Callable[[], Any]) -> bytes:
+    return pickle.dumps(function())
 
 
 def _refuse_mixture(trainer: Trainer, name: str, given: Any, kind: type) -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -64,6 +65,11 @@ def begun(
 
 
 def _read(file: Path) -> Search | Exception | None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=file.parent).close()
+    except OSError as error:
+        return ValueError(f"file must be where a file can be written, got {str(file)!r}: {error}")
     try:
         return Search.load(file)
     except FileNotFoundError:

@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 
 from lightning_onecycle import budget as budgets
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.range_test.losses import logged_losses, mean_over_ranks
+from lightning_onecycle.range_test.losses import mean_over_ranks, validation_losses
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
+from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.probe import COMPLETED, Probe, is_clearly_larger, last_tenth
 
 BY_VALIDATION, BY_TRAINING = "validation loss", "training loss"
@@ -25,11 +26,19 @@ BY_VALIDATION, BY_TRAINING = "validation loss", "training loss"
 class Survey(RangeTest):
     """A range test that takes no step: it refuses, and holds ``conditions`` and ``schedule``.
 
+    Where the training has no schedule, that is `one_cycle`: what the peak will be for.
+
     Attributes:
         total_steps: Optimizer steps of the training to come.
     """
 
     total_steps = 0
+
+    def lay(self, trainer: Trainer, optimizer: Optimizer) -> tuple[Schedule, Any]:
+        """Lay that of the test, and have one for the training where it has none."""
+        laid = super().lay(trainer, optimizer)
+        self.schedule = self.schedule or one_cycle()
+        return laid
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the steps of the training to come, and end."""
@@ -48,7 +57,8 @@ class Survey(RangeTest):
             raise MisconfigurationException(
                 "The cost of a search is a fraction of the training's optimizer steps, and how many"
                 " there will be is not known: give OneCycle(total_steps=...), or, under automatic"
-                " optimization and without budget='time', Trainer(max_steps=...)."
+                " optimization and without budget='time', Trainer(max_steps=...), or"
+                " Trainer(limit_train_batches=...) with a number of batches."
             )
         return steps
 
@@ -144,15 +154,15 @@ class ProbeFit(ShortFit):
                 self._judge(trainer, self._last_losses())
 
     def validated(self, trainer: Trainer, logged: list[Mapping[str, Any]]) -> None:
-        """Judge by the validation losses: those returned, or else those logged."""
+        """Judge by the validation losses."""
         if self.failed:
             return
         self.validation_due = False
         returned, self.val_window = self.val_window, []
         heard, self._heard = self._heard, []
-        scores = gathered(trainer, returned or logged_losses(heard))
+        scores = gathered(trainer, validation_losses(returned, heard))
         if not scores:  # logged by something else than validation_step
-            loss = mean_over_ranks(trainer, logged_losses(logged))
+            loss = mean_over_ranks(trainer, validation_losses([], logged))
             scores = [] if loss is None else [loss]
         if scores:
             self.judged_by = BY_VALIDATION

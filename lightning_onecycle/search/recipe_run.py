@@ -14,7 +14,6 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
-from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.continued import begun, keep_in, like_before
 from lightning_onecycle.search.fits import ProbeFit
 from lightning_onecycle.search.plan import Round, part_of_peak
@@ -87,11 +86,13 @@ class _Run:
         fit: Callable[[ShortFit], None],
         keep: Callable[[Search], Search],
     ) -> None:
-        self.survey, self.range_test, self.budget = survey, options["range_test"], budget
+        self.survey, self.budget = survey, budget
+        self.range_test = options["range_test"] | {"schedule": survey.schedule}
         self.fit, self.keep = fit, keep
         self.bar: Any = None
         recipe, self.total = survey.recipe, survey.total_steps
-        self.schedule = survey.schedule or one_cycle()
+        assert survey.schedule is not None
+        self.schedule = survey.schedule
         self.grid: tuple[float | None, ...] = recipe.weight_decays or (None,)
         self.momenta = [pair for pair in recipe.momenta if pair != recipe.own_momentum]
         given = options["num_training"]

@@ -10,7 +10,6 @@ from torch.optim import Optimizer
 
 from lightning_onecycle import _groups
 from lightning_onecycle.phases import Schedule
-from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.fits import Survey
 from lightning_onecycle.search.recipe import Recipe
 
@@ -45,12 +44,12 @@ class RecipeSurvey(Survey):
                 f" of 0, got {self.recipe.momenta}"
             )
         laid = super().lay(trainer, optimizer)
-        schedule = self.schedule or one_cycle()
+        assert self.schedule is not None
         of_optimizer = (momenta[0], momenta[0]) if momenta else None
         self.recipe = replace(
             self.recipe,
             own_weight_decay=max(decays, default=None),
-            own_momentum=schedule.momentum or of_optimizer,
+            own_momentum=self.schedule.momentum or of_optimizer,
         )
         self.scales = not any("betas" in group for group in groups)
         return laid

@@ -17,7 +17,6 @@ from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.run import UserFit, progress_bar
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
-from lightning_onecycle.schedules import one_cycle
 from lightning_onecycle.search.continued import begun, keep_in, like_before
 from lightning_onecycle.search.fits import BY_TRAINING, ProbeFit, Survey
 from lightning_onecycle.search.plan import (
@@ -97,8 +96,12 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
         fit = like_before(found, fit)
     with progress_bar(trainer, budget, "search") as bar:
         if found is None:
-            steps = {"num_training": planned.range_test, "most_steps": budget}
-            test = RangeTest(**options["range_test"] | steps, bar=bar)
+            of_search = {
+                "num_training": planned.range_test,
+                "most_steps": budget,
+                "schedule": survey.schedule,
+            }
+            test = RangeTest(**options["range_test"] | of_search, bar=bar)
             fit(test)
             found = keep(
                 Search(
@@ -114,8 +117,8 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
         found = replace(found, cost=cost)
         left = budget - found.steps + sum(probe.steps for probe in found.probes)
         after = rounds(total, left, found.probe_steps)
-        schedule = survey.schedule or one_cycle()
-        return short_trainings(found, budget, after, schedule, fit, keep, bar)
+        assert survey.schedule is not None
+        return short_trainings(found, budget, after, survey.schedule, fit, keep, bar)
 
 
 def short_trainings(
@@ -134,8 +137,7 @@ def short_trainings(
     budget to the longer ones.
     """
     curve = found.curve
-    diverges = " at lr " in curve.stopped  # no other test ends so
-    first = curve.suggestion() or anchor(curve.lrs, curve.smoothed(), diverges)
+    first = curve.suggestion() or anchor(curve.lrs, curve.smoothed(), curve.diverged)
     if not planned or first is None:
         note = _why_no_probes(first, budget - found.steps, found.total_steps)
         return keep(replace(found, note=note))

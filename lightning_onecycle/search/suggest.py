@@ -28,7 +28,7 @@ def peak_of_round(
     best = best_of(complete)
     if best is None:
         lowest = min(probe.lr for probe in probes)
-        what = f"no training of {probes[0].length:,} steps came to its end"
+        what = f"no training of {probes[0].length:,} steps came to its end with a finite loss"
         return Suggestion(None, f"{what}, down to a peak of {lowest:.3g}")
     if len(complete) > 1 and all(probe.loss == best.loss for probe in complete):
         return Suggestion(None, f"the {judged_by} is {best.loss:.4g} at every peak")
