@@ -191,6 +191,7 @@ def _prepare(
     process = strategy.process_dataloader
 
     def process_dataloader(dataloader: object) -> object:
+        """Remember the state of a loader, and then process it."""
         kept.data([dataloader])
         return process(dataloader)
 
@@ -198,6 +199,7 @@ def _prepare(
     setup = strategy.setup_optimizers
 
     def setup_optimizers(trainer: Trainer) -> None:
+        """Make the optimizers, and those of the original module into ones of the copy."""
         with _copies.globals_of_the_copy(copied.configure_optimizers, memo):
             setup(trainer)
         strategy.optimizers, strategy.lr_scheduler_configs = _copies.optimizers_of_the_copy(
@@ -216,6 +218,7 @@ class _HasADirectory:
 
     @property
     def save_dir(self) -> str:
+        """The directory of the logger that it stands for."""
         return self._directory
 
     log_dir = root_dir = save_dir
@@ -246,6 +249,7 @@ class _Kept:
         ]
 
         def put_back() -> None:
+            """Give the owner its attributes back, and the containers their contents."""
             attributes.clear()
             attributes.update(was)
             for value, content in contents:

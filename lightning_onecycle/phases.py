@@ -229,6 +229,7 @@ class Schedule:
         highest = max(lr for phase in self.phases for lr in phase.lr)
 
         def at(lr: float) -> float:
+            """Return the momentum at a factor of the learning rate."""
             above = lr - start if highest > start else lr
             share = max(above, 0.0) / ((highest - start) or highest)
             return ends * (1.0 - share) + peak * share

@@ -100,6 +100,7 @@ class ScheduleLR(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, value: int) -> None:
+        """Refuse to be moved back, as SequentialLR does; otherwise change nothing, and say so."""
         if value < self._writer.position:
             raise TypeError(
                 "ScheduleLR cannot be a part of torch's SequentialLR: it counts the optimizer's"

@@ -179,6 +179,7 @@ class _Loss:
         slope = torch.cat([part.flatten() for part in slopes])
 
         def product(vector: Tensor) -> Tensor:
+            """Return the product with a flat vector, by a second backward pass."""
             along = slope.dot(vector)
             if not along.requires_grad:  # a linear loss
                 return torch.zeros_like(vector)

@@ -188,6 +188,7 @@ def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> N
     configure = module.configure_callbacks
 
     def configure_callbacks() -> list[Callback]:
+        """Return the module's callbacks that take part, and list the others."""
         callbacks = configure()
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         # As in any fit, they take the places of the trainer's own of the same type.

@@ -82,6 +82,7 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
     needed = 6.0 * (1.0 + 5.0 / n)
 
     def significance(high: int) -> float:
+        """Return how far the loss at an index lies above the minimum, in standard errors."""
         error = noise * math.hypot(widths[high], widths[low])
         change = levels[high] - levels[low]
         return change / error if error else math.inf if change else 0.0

@@ -121,6 +121,7 @@ def once_per_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
         return read(path)
 
     def cached(path: Path) -> T:
+        """Read the file, or return what was read from it in its present state."""
         state = path.stat()
         return remembered(path, state.st_ino, state.st_size, state.st_mtime_ns)
 

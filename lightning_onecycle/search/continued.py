@@ -89,6 +89,7 @@ def like_before(found: Search, fit: Callable[[ShortFit], None]) -> Callable[[Sho
     first = [of_a_fit[0] for of_a_fit in losses if of_a_fit]
 
     def checked(short_fit: ShortFit) -> None:
+        """Run the fit, and compare its first loss with that of the saved search."""
         fit(short_fit)
         if short_fit.losses and not _is_same(short_fit.losses[0], first[0]):
             raise MisconfigurationException(

@@ -179,6 +179,7 @@ class ProbeFit(ShortFit):
         log = pl_module.log
 
         def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            """Keep a value that the module logs, and log it."""
             if self._hears and isinstance(value, (Tensor, float)):
                 self._heard.append({name: torch.as_tensor(value).detach().float().mean()})
             log(name, value, *args, **kwargs)

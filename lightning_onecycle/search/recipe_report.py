@@ -129,6 +129,7 @@ def _goes_on(recipe: Recipe, probe: Probe) -> bool:
     """Return whether the setting of a probe is trained again for longer, at a lower peak."""
 
     def is_same(longer: Probe) -> bool:
+        """Whether a longer training has the setting of this one, at the lowered peak."""
         lr = probe.lr * part_of_peak(probe.steps, longer.steps, probe.over_fit)
         return Setting.of(probe)[1:] == Setting.of(longer)[1:] and math.isclose(lr, longer.lr)
 

@@ -73,10 +73,12 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
     """
 
     def decorate(task: Task) -> Task:
+        """Wrap the task."""
         program = program_of(task)  # now: a launcher may take the task to another process
 
         @functools.wraps(task)
         def run(cfg: DictConfig) -> Any:
+            """Run a job of a sweep in its own process, and a single run here."""
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 with _failures_told(Path(HydraConfig.get().runtime.output_dir)):
                     return task(cfg)

@@ -32,6 +32,7 @@ def watch_over_jobs() -> None:
     submit = AutoExecutor.map_array
 
     def map_array(self: Any, function: Any, *arguments: Iterable[Any]) -> list[_Watched]:
+        """Submit the jobs, print the number and the log of each, and watch over them."""
         given = [list(values) for values in arguments]
         try:
             jobs = submit(self, function, *given)
@@ -106,10 +107,12 @@ class _Watched:
 
     @property
     def id(self) -> str:
+        """Its number in SLURM."""
         return str(self.job.job_id)
 
     @property
     def log(self) -> Path:
+        """The file with the output of the first rank."""
         return Path(self._first.paths.stdout)
 
     @property
@@ -118,10 +121,12 @@ class _Watched:
 
     @property
     def has_result(self) -> bool:
+        """Whether the first rank has written its result."""
         return bool(self._first.paths.result_pickle.exists())
 
     @property
     def is_alive(self) -> bool:
+        """Whether the job waits or runs."""
         from submitit import SlurmJob
 
         if isinstance(self.job, SlurmJob):
