@@ -160,7 +160,15 @@ class Schedule:
     def at(self, step: int, total_steps: int) -> Point:
         """Return the values at ``step`` of a run of ``total_steps``.
 
-        Past the end the last value holds for ever; ``step`` must not be negative.
+        Args:
+            step: Optimizer steps taken, >= 0. Past the end the last value stays.
+            total_steps: Optimizer steps in the run, > 0.
+
+        Returns:
+            The values that the next step uses.
+
+        Raises:
+            ValueError: If an argument is out of range.
 
         Example:
             >>> from lightning_onecycle import Phase
@@ -171,7 +179,17 @@ class Schedule:
         return value_at(self.segments(total_steps), whole("step", step, 0))
 
     def trace(self, total_steps: int) -> list[Point]:
-        """Return the values at each step of a run of ``total_steps``."""
+        """Return the values at each step of a run.
+
+        Args:
+            total_steps: Optimizer steps in the run, > 0.
+
+        Returns:
+            As many values as there are steps.
+
+        Raises:
+            ValueError: If there is no step.
+        """
         segments = self.segments(total_steps)
         return [value_at(segments, step) for step in range(int(total_steps))]
 

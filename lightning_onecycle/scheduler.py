@@ -244,8 +244,20 @@ def scheduler_config(
 ) -> dict[str, Any]:
     """Return what ``configure_optimizers`` returns: the optimizer with its schedule.
 
-    The arguments are `ScheduleLR`'s; ``name`` is what ``LearningRateMonitor`` logs it under. For
-    several optimizers, return a tuple of these.
+    For several optimizers, return a tuple of these.
+
+    Args:
+        optimizer: The optimizer to schedule.
+        schedule: What its learning rate, momentum and weight decay do.
+        total_steps: Optimizer steps in the run.
+        max_lr: The peak. None: the optimizer's own ``lr``. `ScheduleLR` has the rules for groups.
+        name: What ``LearningRateMonitor`` logs the learning rate under.
+
+    Returns:
+        The dictionary that Lightning expects, with the interval ``"step"``.
+
+    Raises:
+        ValueError: If an argument is out of range, as for `ScheduleLR`.
 
     Example:
         >>> import torch

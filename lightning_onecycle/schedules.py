@@ -66,6 +66,9 @@ def one_cycle(
         base_momentum: Momentum at the peak, in [0, 1).
         max_momentum: Momentum at the start and the end, in [``base_momentum``, 1).
 
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -122,6 +125,9 @@ def one_cycle_steady(
         final_div_factor: As of `one_cycle`.
         anneal: As of `one_cycle`.
 
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -167,6 +173,9 @@ def triangular(
         cycle_momentum: Whether momentum runs the other way, in every cycle over its whole range.
         base_momentum: Momentum at each top, in [0, 1).
         max_momentum: Momentum at each bottom, in [``base_momentum``, 1).
+
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -222,6 +231,9 @@ def step_decay(
         warmup: Fraction of the run that warms up, in [0, first milestone). 0 is none.
         warmup_div_factor: The full learning rate over the first of the warm-up, >= 1.
 
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
+
     Raises:
         ValueError: If a value is outside its range, or the milestones do not rise.
 
@@ -261,6 +273,9 @@ def warmup_cosine(
         div_factor: The peak over the first learning rate of the warm-up, >= 1.
         final_factor: The last learning rate over the peak, in [0, 1].
 
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -295,6 +310,9 @@ def trapezoid(
         cooldown: Fraction of the run that comes down, in [0, 1 - ``warmup``].
         div_factor: The level over the first learning rate of the warm-up, >= 1.
         final_factor: The last learning rate over the level, in [0, 1].
+
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -345,6 +363,9 @@ def lr_range(
         max_factor: The last, > ``min_factor``.
         anneal: ``"exp"`` or ``"linear"``.
         momentum: Momentum throughout, in [0, 1), or None to leave it alone.
+
+    Returns:
+        The schedule: factors of the optimizer's own values, and momentum.
 
     Raises:
         ValueError: If a value is outside its range.

@@ -223,12 +223,24 @@ def _who_stopped(trainer: Trainer) -> str:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write ``result.json``, whole or not at all."""
+    """Write ``result.json``, whole or not at all.
+
+    Args:
+        path: The file.
+        result: What is written as JSON.
+    """
     write_whole(path, json.dumps(result, indent=2, default=float) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read ``result.json``; nothing if it is missing or damaged."""
+    """Read ``result.json``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is in it; nothing if it is missing or damaged.
+    """
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
