@@ -144,7 +144,7 @@ def main(cfg: DictConfig) -> float | None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if getattr(error, "errno", None) == errno.ENOSPC:
-            log.error(f"train.py: the disk of {directory} is full, so that the run ends: {error}")
+            log.error(f"train.py: the disk of {directory} is full, so the run ends: {error}")
             with suppress(OSError):
                 record_end(cfg, directory, reason)
             sys.exit(1)
@@ -226,7 +226,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         if was_over and not record.has_begun:
-            rank_zero_only(log.info)("nothing is left to train: other options change nothing")
+            rank_zero_only(log.info)("nothing is left to train, so other options have no effect")
             return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
     finally:

@@ -111,7 +111,7 @@ def _store_of_the_first_rank(known: TCPStore) -> TCPStore:
             socket.create_connection((address, port), timeout=2).close()
             return TCPStore(address, int(port), is_master=False)
         time.sleep(0.2)
-    raise TimeoutError(f"the first rank has not come within {_LONGEST_WAIT}")
+    raise TimeoutError(f"the first rank has not started within {_LONGEST_WAIT}")
 
 
 def plugins_of_the_cluster() -> list[ClusterEnvironment]:

@@ -77,8 +77,8 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
         copied = _deepcopy(module, memo)
     except Exception as error:
         raise MisconfigurationException(
-            f"{type(module).__name__} must be copied to leave it as it is, and"
-            f" {_culprit(module)} cannot be: {error}"
+            f"{type(module).__name__} must be copied, so that it stays unchanged, and"
+            f" {_culprit(module)} cannot be copied: {error}"
         ) from error
     if getattr(module, "_compiler_ctx", None) is not None:
         # These would run the original's code, with the original's weights.
@@ -263,8 +263,8 @@ def _copy_optimizer(value: Any, memo: Memo) -> Any:
         return _deepcopy(value, memo)
     except Exception as error:
         raise MisconfigurationException(
-            f"The {type(value).__name__} was made outside of configure_optimizers, and must be"
-            f" copied to leave it as it is. It cannot be: {error}"
+            f"The {type(value).__name__} was made outside of configure_optimizers. It must be"
+            f" copied, so that it stays unchanged, and cannot be copied: {error}"
         ) from error
 
 

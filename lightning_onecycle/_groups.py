@@ -71,8 +71,8 @@ def check_lrs(optimizer: Optimizer) -> None:
         lr = group.get("lr")
         if lr is None or (isinstance(lr, Tensor) and not lr.is_floating_point()):
             raise TypeError(
-                f"lr must be a number in each parameter group of {type(optimizer).__name__}, as a"
-                f" tensor a floating-point one, got {lr!r} in group {index}"
+                "lr must be a number or a floating-point tensor in each parameter group of"
+                f" {type(optimizer).__name__}, got {lr!r} in group {index}"
             )
 
 
@@ -115,7 +115,7 @@ def _peak_before(group: Group, index: int, schedulers: Sequence[Any]) -> tuple[f
     elif any(isinstance(s, (LRScheduler, ReduceLROnPlateau)) for s in schedulers):
         before = lr
     else:  # a class of the project's own, which may have changed it
-        return lr, "the lr that it has left; give max_lr if that is not the peak"
+        return lr, "the lr that the scheduler has left; give max_lr if that is not the peak"
     changed = before != lr
     return before, "the lr of the optimizer" + (" before the scheduler changed it" * changed)
 

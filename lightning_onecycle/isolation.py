@@ -131,8 +131,8 @@ def isolated(
                 continue
             told.add(id(iterator))
             rank_zero_info(
-                f"The data hold a running iterator, a {type(iterator).__name__}: what a test takes"
-                " from it, the training does not see."
+                f"The data hold a running iterator, a {type(iterator).__name__}: the training does"
+                " not see the batches that a test takes from it."
             )
         copied = _copies.copy_module(module, memo)
         # A gradient that appears in the original comes from a function that could not be copied.

@@ -187,7 +187,7 @@ class StepsThem(Tiny):
     ("keep", "peak", "source"),
     [
         (True, 0.4, "the peak is 0.4, the lr of the optimizer before the scheduler changed it."),
-        (False, 1e-5, "the peak is 1e-05, the lr that it has left; give max_lr if that is not"),
+        (False, 1e-5, "the peak is 1e-05, the lr that the scheduler has left; give max_lr if"),
     ],
 )
 def test_a_scheduler_of_the_projects_own_class_is_replaced(keep, peak, source, said):

@@ -331,13 +331,13 @@ def test_the_winner_of_the_last_stage_is_what_is_suggested():
     assert (found.weight_decay, found.momentum) == (1e-3, (0.9, 0.9))
     assert found.suggestion() == pytest.approx(0.08 * (50 / 400) ** 0.1)
     assert found.suggest().reason == (
-        "0.81 of 0.08, for the training is longer; the validation loss is 0.6 after 50 steps"
+        "0.81 times 0.08, because the training is longer; the validation loss is 0.6 after 50 steps"
     )
     longer = (made(0.5, lr=0.07, decay=1e-3, steps=200), made(0.6, lr=0.06, steps=200))
     found = as_found((*WINS, Stage(FIRST_ROUND, longer)))
     assert (found.weight_decay, found.momentum) == (1e-3, None)
     assert found.suggestion() == pytest.approx(0.07 * 0.5**0.1)
-    assert str(found) == "Recipe: peak 0.0653, weight decay 0.001, 900 steps for 400"
+    assert str(found) == "Recipe: peak 0.0653, weight decay 0.001, 900 steps for a training of 400"
 
 
 def test_a_callback_trains_at_what_was_found():

@@ -172,7 +172,7 @@ def test_the_peak_falls_with_the_length_of_the_training():
     probes = trained(3.0, 1.5), trained(1.0, 1.0), trained(0.3, 2.0)
     assert answer(*probes).lr == 1.0
     assert answer(*probes, total=200).lr == pytest.approx(QUARTER)
-    assert answer(*probes, total=200).reason.startswith("0.87 of 1, for the training is longer;")
+    assert answer(*probes, total=200).reason.startswith("0.87 times 1, because the ")
 
 
 def test_the_peak_falls_further_where_the_training_over_fits():
@@ -182,7 +182,7 @@ def test_the_peak_falls_further_where_the_training_over_fits():
     assert probes[0].over_fit == pytest.approx(0.1)
     assert answer(probes[0], total=200).lr == pytest.approx(4**-0.6)
     assert answer(probes[1], total=200).lr == pytest.approx(1 / 4)
-    why = "0.44 of 1, for the training is longer and over-fits more;"
+    why = "0.44 times 1, because the training is longer and over-fits more;"
     assert answer(probes[0], total=200).reason.startswith(why)
 
 
@@ -734,7 +734,7 @@ def test_a_search_prints_as_one_line():
     probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
     assert str(Search(curve, probes, 100, 50, 1.0, 1300)) == (
         "Search: peak 0.0933 (validation losses after 50 steps: loss not finite at 0.3, 0.25 at"
-        " 0.1), 1,300 steps for 100"
+        " 0.1), 1,300 steps for a training of 100"
     )
 
 
@@ -776,17 +776,17 @@ class Manual(Net):
         (
             {"trainer": quiet_trainer(max_epochs=-1)},
             MisconfigurationException,
-            r"how many there will be is not known: give OneCycle\(total_steps",
+            r"needs the number of the training's optimizer steps.* Give OneCycle\(total_steps",
         ),
         (
             {"module": Manual(), "trainer": quiet_trainer(max_epochs=1)},
             MisconfigurationException,
-            r"give OneCycle\(total_steps",
+            r"Give OneCycle\(total_steps",
         ),
         (
             {"trainer": quiet_trainer(OneCycle(budget="time"), max_time={"hours": 1})},
             MisconfigurationException,
-            "is not known",
+            "needs the number of the training's optimizer steps",
         ),
     ],
     ids=["no cost", "small", "long", "unknown", "no end", "no end, alone", "manual", "time"],

@@ -46,8 +46,8 @@ class Survey(RangeTest):
             steps = budgets.steps_left(trainer, epoch_starts=False)
         if steps is None or in_time or not pl_module.automatic_optimization:
             raise MisconfigurationException(
-                "The cost of a search is a fraction of the training's optimizer steps, and how many"
-                " there will be is not known: give OneCycle(total_steps=...), or, under automatic"
+                "A search needs the number of the training's optimizer steps, because its cost is a"
+                " fraction of them. Give OneCycle(total_steps=...); or, under automatic"
                 " optimization and without budget='time', Trainer(max_steps=...)."
             )
         return steps

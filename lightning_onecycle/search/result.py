@@ -55,12 +55,12 @@ class Search:
         >>> from lightning_onecycle import LRCurve
         >>> from lightning_onecycle.search import Probe
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
-        >>> probes = [Probe(lr, loss, 9, "completed") for lr, loss in ((0.3, 0.5), (0.1, 0.4))]
-        >>> search = Search(curve, tuple(probes), 9, 9, steps=20)
+        >>> probe = Probe(0.1, 0.4, 9, "completed")
+        >>> search = Search(curve, (probe,), 9, 9, steps=20)
         >>> search.suggestion()
         0.1
         >>> print(search)
-        Search: peak 0.1 (validation losses after 9 steps: 0.5 at 0.3, 0.4 at 0.1), 20 steps for 9
+        Search: peak 0.1 (validation losses after 9 steps: 0.4 at 0.1), 20 steps for a training of 9
     """
 
     curve: LRCurve
@@ -201,7 +201,7 @@ class Search:
     def __repr__(self) -> str:
         if self.recipe is not None:
             found = describe(self.suggestion(), self.weight_decay, self.momentum)
-            return f"Recipe: {found}, {self.steps:,} steps for {self.total_steps:,}"
+            return f"Recipe: {found}, {self.steps:,} steps for a training of {self.total_steps:,}"
         lr, reason = self.suggest()
         rounds = [
             f"after {length:,} steps: " + ", ".join(probe.outcome for probe in of_round)
@@ -210,7 +210,8 @@ class Search:
         judged_by = self.judged_by.replace("loss", "losses")
         why = f"{judged_by} {'; '.join(rounds)}" if rounds else reason
         peak = "no peak" if lr is None else f"peak {lr:.3g}"
-        return f"Search: {peak} ({why}), {self.steps:,} steps for {self.total_steps:,}"
+        spent = f"{self.steps:,} steps for a training of {self.total_steps:,}"
+        return f"Search: {peak} ({why}), {spent}"
 
     def plot(self, suggest: bool = True, ax: Axes | None = None) -> Figure:
         """Draw the curve and the probes, see `lightning_onecycle.search.plot.plot_search`.

@@ -66,5 +66,5 @@ def _scaled(chosen: Probe, total_steps: int, over_fit: float, why: str) -> Sugge
     if part == 1.0:
         return Suggestion(chosen.lr, why)
     more = " and over-fits more" if over_fit > _NOTABLE else ""
-    longer = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer{more}"
+    longer = f"{part:.2g} times {chosen.lr:.3g}, because the training is longer{more}"
     return Suggestion(chosen.lr * part, f"{longer}; {why}")
