@@ -67,7 +67,7 @@ def one_cycle(
         max_momentum: Momentum at the start and the end, in [``base_momentum``, 1).
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -126,7 +126,7 @@ def one_cycle_steady(
         anneal: As of `one_cycle`.
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -175,7 +175,7 @@ def triangular(
         max_momentum: Momentum at each bottom, in [``base_momentum``, 1).
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -232,7 +232,7 @@ def step_decay(
         warmup_div_factor: The full learning rate over the first of the warm-up, >= 1.
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range, or the milestones do not rise.
@@ -274,7 +274,7 @@ def warmup_cosine(
         final_factor: The last learning rate over the peak, in [0, 1].
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -312,7 +312,7 @@ def trapezoid(
         final_factor: The last learning rate over the level, in [0, 1].
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -365,7 +365,7 @@ def lr_range(
         momentum: Momentum throughout, in [0, 1), or None to leave it alone.
 
     Returns:
-        The schedule: factors of the optimizer's own values, and momentum.
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
