@@ -191,7 +191,6 @@ def _prepare(
     process = strategy.process_dataloader
 
     def process_dataloader(dataloader: object) -> object:
-        """Remember the state of a loader, and then process it."""
         kept.data([dataloader])
         return process(dataloader)
 
@@ -218,7 +217,6 @@ class _HasADirectory:
 
     @property
     def save_dir(self) -> str:
-        """The directory of the logger that it stands for."""
         return self._directory
 
     log_dir = root_dir = save_dir
@@ -249,7 +247,6 @@ class _Kept:
         ]
 
         def put_back() -> None:
-            """Give the owner its attributes back, and the containers their contents."""
             attributes.clear()
             attributes.update(was)
             for value, content in contents:

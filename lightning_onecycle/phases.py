@@ -164,9 +164,6 @@ class Schedule:
             step: Optimizer steps taken, >= 0. Past the end the last value stays.
             total_steps: Optimizer steps in the run, > 0.
 
-        Returns:
-            The values that the next step uses.
-
         Raises:
             ValueError: If an argument is out of range.
 
@@ -179,17 +176,7 @@ class Schedule:
         return value_at(self.segments(total_steps), whole("step", step, 0))
 
     def trace(self, total_steps: int) -> list[Point]:
-        """Return the values at each step of a run.
-
-        Args:
-            total_steps: Optimizer steps in the run, > 0.
-
-        Returns:
-            As many values as there are steps.
-
-        Raises:
-            ValueError: If there is no step.
-        """
+        """Return the values at each step of a run of ``total_steps``."""
         segments = self.segments(total_steps)
         return [value_at(segments, step) for step in range(int(total_steps))]
 
