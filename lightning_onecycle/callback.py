@@ -315,7 +315,7 @@ class OneCycle(ScheduleCallback):
 
     Args:
         max_lr: The peak. None: the ``lr`` that the optimizer was given. See `ScheduleCallback`.
-        total_steps: Optimizer steps in the run. None: found out.
+        total_steps: Optimizer steps in the run. None: they are counted.
         budget: ``"steps"`` or ``"time"``.
         own_schedulers: ``"replace"`` or ``"refuse"``.
         **one_cycle_arguments: ``pct_start``, ``pct_final``, ``div_factor``, ``final_div_factor``,

@@ -149,12 +149,12 @@ class ScheduleLR(LRScheduler):
         return self._writer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a position; all else stays that of the present configuration.
+        """Continue from a position; everything else comes from the present configuration.
 
-        Where the optimizer's state was loaded before the scheduler was built, the groups held the
-        checkpoint's present rates, and the peaks are the checkpoint's. What differs from the
-        checkpoint is told once, at the next optimizer step. The state of a torch ``OneCycleLR`` is
-        taken too: its position is under the same key.
+        If the optimizer's state was loaded before the scheduler was built, the groups held the
+        checkpoint's present rates, and the peaks are those of the checkpoint. One line lists what
+        differs from the checkpoint, at the next optimizer step. The state of a torch ``OneCycleLR``
+        is also accepted: its position has the same key.
 
         Raises:
             ValueError: If there is no position in it.

@@ -119,11 +119,11 @@ def one_cycle_steady(
 
     Args:
         momentum: In [0, 1).
-        pct_start: As of `one_cycle`.
-        pct_final: As of `one_cycle`.
-        div_factor: As of `one_cycle`.
-        final_div_factor: As of `one_cycle`.
-        anneal: As of `one_cycle`.
+        pct_start: As for `one_cycle`.
+        pct_final: As for `one_cycle`.
+        div_factor: As for `one_cycle`.
+        final_div_factor: As for `one_cycle`.
+        anneal: As for `one_cycle`.
 
     Returns:
         The schedule.
@@ -220,7 +220,7 @@ def step_decay(
 ) -> Schedule:
     r"""The standard regime: constant pieces, each ``gamma`` times the one before.
 
-    The baseline that 1cycle is held against (Smith and Topin, arXiv:1708.07120, section 2), with
+    The baseline that 1cycle is compared with (Smith and Topin, arXiv:1708.07120, section 2), with
     the gradual warm-up of Goyal et al., arXiv:1706.02677, section 2.2, as an option: a straight
     line from :math:`1 / \text{warmup\_div\_factor}` to 1. There the factor is the number of times
     that the batch has grown.

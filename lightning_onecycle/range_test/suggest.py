@@ -2,7 +2,7 @@ r"""What an LR range test says, and whether it says anything. Pure Python.
 
 The whole curve is known when it is read, so it is smoothed afterwards and without lag: a running
 average, as most finders keep one, shows everything about half a decade too far to the right. Before
-a learning rate is read off, the fall of the curve is held against the curve's own noise.
+a learning rate is read off, the fall of the curve is compared with the curve's own noise.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class RangeTest(ShortFit):
         num_training: Optimizer steps.
         mode: ``"exponential"`` or ``"linear"``.
         early_stop_threshold: See `Divergence`.
-        schedule: Whose momentum at the peak is to be used. None: found out.
+        schedule: Whose momentum at the peak is to be used. None: that of the trainer.
         val_batches: Batches of each validation. 0: none.
         most_steps: Optimizer steps with those that a gradient scaler skips. None: any number.
         bar: See `ShortFit`.

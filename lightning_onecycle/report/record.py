@@ -252,9 +252,9 @@ def record_failure(path: Path, reason: str, *, status: Status = "failed", **fact
     """Write why a run has ended, if the run could not.
 
     Args:
-        path: Its ``result.json``. What the run has written there of its own end stays.
+        path: Its ``result.json``. An end that the run itself has written stays.
         reason: Such as ``"killed by SIGKILL"``.
-        status: What has become of it, unless it was completed before.
+        status: Its status, unless it was completed before.
         **facts: What identifies the run, where there is no such file.
     """
     result = read_result(path)

@@ -44,14 +44,14 @@ class Plan(NamedTuple):
 def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan:
     """Plan a search.
 
-    The range test has what the rounds leave over, 300 steps at most. It has a fifth of the budget
-    at least, or a quarter where that is fewer than 100 steps; of a budget above the training, that
-    of the training. Where no probes fit in beside it, it has all of the budget.
+    The range test takes the steps that the rounds leave, at most 300. It takes at least a fifth of
+    the budget, or a quarter if that is fewer than 100 steps. For a budget above the training these
+    are fractions of the training. If no probes fit beside it, it takes the whole budget.
 
     Args:
         total_steps: Optimizer steps of the training.
         budget: Steps that may be spent.
-        num_training: Steps of the range test. None: found out.
+        num_training: Steps of the range test. None: planned.
 
     Returns:
         The plan.
@@ -137,7 +137,7 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     """Return the peak that the next probe is to be trained at, or None if no more are worth it.
 
     The first one comes first. As long as the lowest peak is the best, half a decade below it comes
-    next. One above the highest is tried only where that is clearly better than the next one below
+    next. One above the highest is tried only if the highest is clearly better than the one below
     it: the suggestion of a range test is rather too high. Then the gap between the best
     and the better one of its neighbours is halved.
 

@@ -143,11 +143,11 @@ class Search:
 
         where lr is the lowest peak that is as good as the best of the longest probes: the loss is
         larger neither by three standard errors over the batches, nor by 2 % of what the best has
-        gained since its first steps. It leans to the low side, since too high a peak loses more
-        than one that is as much too low. The best peak falls with the length of a training, and far
-        more where the longer training over-fits: :math:`g` is how far the validation loss of the
-        best probe lies above its training loss, as a fraction of the fall of the latter, see
-        `Probe.over_fit`. The numbers are measured: ``experiments/benchmarks/kinds``.
+        gained since its first steps. It prefers low peaks, because a peak that is too high loses
+        more than one that is too low by the same factor. The best peak falls with the length of a
+        training, and far more if the longer training over-fits: :math:`g` is how far the validation
+        loss of the best probe lies above its training loss, as a fraction of the fall of the
+        latter, see `Probe.over_fit`. The numbers are measured: ``experiments/benchmarks/kinds``.
 
         Returns:
             The learning rate and how it was found, or None and why there is none.
