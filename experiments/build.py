@@ -1,4 +1,4 @@
-"""From a configuration to the objects that it names, or to one line that says what is wrong."""
+"""Build the objects that a configuration names, or say in one line what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run of ``train.py`` does beside training: keep its state, show itself."""
+"""Callbacks of ``train.py``: they keep the state of a run, and show what it does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run tells at its end: the screen, the loggers, and ``result.json`` of a range test."""
+"""What a run prints and logs at its end, and the ``result.json`` of a range test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``resume=DIR`` and ``resume=auto``: a run that goes on in its own directory, and its record."""
+"""``resume=DIR`` and ``resume=auto``: a run that continues in its own directory."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
 
 
 class _Rebound:
-    """Return what holds copies where a function or a container holds originals.
+    """Return functions and containers with copies in place of the originals that they hold.
 
-    A compiled function that does is returned uncompiled.
+    A compiled function that holds an original is returned uncompiled.
     """
 
     def __init__(self, memo: Memo) -> None:
@@ -203,10 +203,10 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
 
 @contextmanager
 def globals_of_the_copy(configure: Callable[..., Any], memo: Memo) -> Iterator[None]:
-    """Have global names in ``configure_optimizers`` mean copies of what trains the original.
+    """Replace what trains the original by copies, in the global names of ``configure_optimizers``.
 
-    A scheduler that it builds writes into its optimizer at once. What it assigns to a global name
-    is taken back.
+    This is done first, because a scheduler that it builds writes into its optimizer at once.
+    Assignments to global names are undone.
     """
     function = inspect.unwrap(configure)
     function = getattr(function, "__func__", function)

@@ -1,4 +1,4 @@
-"""A figure, to each logger that can show a picture."""
+"""Log a figure with each logger that can show a picture."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ def is_of_other_schedulers(checkpoint: dict[str, Any]) -> bool:
 def steps_taken(checkpoint: dict[str, Any]) -> list[int]:
     """Return how many steps each optimizer has taken in the run that wrote a checkpoint.
 
-    One optimizer has taken them all. Several are taken to share them equally, as far as their
-    states do not tell.
+    One optimizer has taken all of them. Several share them equally, unless their states have the
+    numbers.
     """
     states = checkpoint.get("optimizer_states", [])
     taken = []

@@ -1,4 +1,4 @@
-"""A context in which training leaves no trace: what follows is as if it had not happened."""
+"""A context in which training leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning's loops, but they end when a range test does, and validate when it says so."""
+"""Lightning's loops for a range test, which decides when they validate and end."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 
-# Those of Lightning's that end a run, litter, time or measure it, or write the learning rate or the
-# weights of its end. All others are conditions of the training.
+# Callbacks of Lightning's that end, record, time or measure a run, or write the learning rate or
+# the weights of its end. All others are conditions of the training.
 _LEFT_OUT = (
     Checkpoint,
     EarlyStopping,
@@ -174,7 +174,7 @@ def _open_bar(steps: int, name: str) -> Any:
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for a hook that has been called already."""
+    """Do nothing, in place of a hook that has been called already."""
 
 
 def _takes_part(callback: Callback) -> bool:

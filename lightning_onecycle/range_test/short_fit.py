@@ -130,7 +130,7 @@ class ShortFit(Callback):
         if foreign:
             # Ratios are those of the peaks, and some schedulers start low.
             _groups.undo_schedulers(optimizer, foreign)
-        # A module may ask them for things; they are not to be stepped.
+        # A module may look at them, but Lightning must not step them.
         trainer.strategy.lr_scheduler_configs = [
             replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)
             for config in trainer.lr_scheduler_configs
@@ -151,7 +151,7 @@ class ShortFit(Callback):
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
-        """Show the trainer as the training will, where those that are left out look at it."""
+        """Give the trainer all callbacks of the training, for code that looks at them."""
         callbacks = trainer.callbacks
         trainer.callbacks = [*callbacks, *self.left_out]
         try:

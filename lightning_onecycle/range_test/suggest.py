@@ -1,4 +1,4 @@
-r"""What an LR range test says, and whether it says anything. Pure Python.
+r"""The suggestions of an LR range test, and whether its curve shows anything. Pure Python.
 
 The whole curve is known when it is read, so it is smoothed afterwards and without lag: a running
 average, as most finders keep one, shows everything about half a decade too far to the right. Before
@@ -190,7 +190,7 @@ def valley(reading: Reading) -> Suggestion:
     long as it has members, before the first point where it is longest, and the middle of its
     middle third is returned.
     """
-    ends: list[float] = []  # of the chains of each length so far, the one that is easiest to go on
+    ends: list[float] = []  # of the chains of each length so far, the one that is easiest to extend
     length = []
     for loss in reading.losses:
         place = bisect_left(ends, -loss)

@@ -76,7 +76,7 @@ def like_before(found: Search, fit: Callable[[ShortFit], None]) -> Callable[[Sho
     """Return ``fit``, which refuses other weights or data than the search has had so far.
 
     All fits of a search begin with the same weights and the same batch, so that their first losses
-    are the same. Where they are not, the data are others in each fit, and nothing is refused.
+    are the same. If they differ, each fit has other data, and nothing is refused.
 
     Args:
         found: The search, as it was saved.

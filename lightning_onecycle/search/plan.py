@@ -1,4 +1,4 @@
-"""How long the pieces of a search are, which peak comes next, and what it says of the training.
+"""The plan of a search: how long its parts are, which peak comes next, and the peak at the end.
 
 Pure Python. The numbers are measured: ``experiments/benchmarks/kinds``.
 """
@@ -111,8 +111,8 @@ def _first_round(total_steps: int, left: int) -> tuple[int, int]:
 def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
     """Return how many probes fit into what is left of the budget, and the length of each.
 
-    A probe has a quarter of the training. For three of them a sixth will do, for two an eighth.
-    One alone has nothing to be compared with.
+    A probe has a quarter of the training. Three may have a sixth each, and two an eighth. There is
+    never one alone, because it could not be compared.
 
     Args:
         total_steps: Optimizer steps of the training.
@@ -172,10 +172,10 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
 
 
 def anchor(lrs: Sequence[float], losses: Sequence[float], diverges: bool = False) -> float | None:
-    """Return the rate where the loss is lowest, to begin with where a curve suggests none.
+    """Return the rate of the lowest loss: the first peak, if a curve suggests none.
 
-    In a curve that is all noise that may be where nothing is learned yet. So it is looked for in
-    the last two decades where the curve ends because the loss diverges.
+    In a curve that is all noise, that may be a rate at which nothing is learned yet. So if the
+    curve ends because the loss diverges, only the last two decades are searched.
 
     Args:
         lrs: The rates of the curve.

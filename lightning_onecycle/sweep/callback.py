@@ -77,9 +77,9 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in signals_of_the_end():  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-        if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
+        if is_of_slurm():  # which sends SIGUSR1 to all processes of a job; the run handles it
             signal.signal(signal.SIGUSR1, lambda number, _: None)
-        # The processes of a cluster's launcher import the program from wherever they are started.
+        # A cluster's launcher may start its processes in another directory.
         paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
@@ -93,7 +93,7 @@ class Sweep(Callback):
 
 
 def file_name(text: str) -> str:
-    """Return a name for a directory that says the text and needs no quotes, nor a directory above.
+    """Return the text as a directory's name, without slashes and what needs quotes.
 
     Where it is too long, its end is a hash. Hydra's configurations have it as ``${file_name:...}``.
 

@@ -41,7 +41,7 @@ class End(NamedTuple):
 
     Attributes:
         code: Its exit code; that of one that was killed is the signal's number, negative.
-        signal: What the sweep was told to end with meanwhile, Ctrl-C or SIGTERM, or None.
+        signal: The signal that the sweep got meanwhile, Ctrl-C or SIGTERM, or None.
     """
 
     code: int

@@ -1,4 +1,4 @@
-"""A sweep's jobs in the hands of submitit: what they are called, and how each has ended."""
+"""The jobs of a sweep that submitit submits: their names, and how each has ended."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SECONDS_FOR_FILES = 5.0  # until a result is seen on another machine
 def watch_over_jobs() -> None:
     """Have Hydra's submitit launchers name what they submit, and wait for all of it.
 
-    Alone they say nothing, give up at the first job that ends without a result, while others run
-    on, and without SLURM's accounting wait for a cancelled job for ever.
+    By themselves they print nothing, and give up at the first job that ends without a result,
+    although others run. Without SLURM's accounting they wait for a cancelled job for ever.
     """
     from submitit import AutoExecutor
     from submitit.core.utils import FailedJobError
