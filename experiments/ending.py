@@ -105,9 +105,9 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
         again = f"python train.py {shlex.quote(f'resume={directory}')}"
         is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
-        log.info(f"go on: {'the same command again' if is_auto else again}")
+        log.info(f"continue: {'the same command again' if is_auto else again}")
     elif result.get("status") == "interrupted" and is_of_a_search(start / directory):
-        log.info(f"go on: {from_the_start(directory)}")
+        log.info(f"continue: {from_the_start(directory)}")
     log.info(f"results: {directory / RESULT}")
     if any((start / directory).glob("events.out.tfevents.*")):
         log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")

@@ -85,7 +85,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     if several_jobs:
         sys.exit(
             f"train.py: resume must be given to a single run, got {name!r} with --multirun: a sweep"
-            " goes on by itself in its own hydra.sweep.dir"
+            " continues by itself in its own hydra.sweep.dir"
         )
     if name == AUTO:
         if not any(option.startswith("hydra.run.dir=") for option in options):
@@ -208,7 +208,7 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
         if earlier != given:
             raise OtherRun(
                 f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
-                f" run {difference(earlier, given)}: give resume=DIR to go on with others"
+                f" run {difference(earlier, given)}: give resume=DIR to continue with others"
             )
     elif is_first():
         start_anew(directory)

@@ -279,7 +279,7 @@ class Writer:
             changes.append("other phases")
         if changes:
             rank_zero_info(
-                f"The schedule goes on after {self.position} steps under the present"
+                f"The schedule continues after {self.position} steps under the present"
                 f" configuration, which differs from the checkpoint's: {', '.join(changes)}."
             )
         if self.position >= self.total_steps:

@@ -332,7 +332,7 @@ def test_a_checkpoint_that_was_written_without_the_callback_is_gone_on_from(form
     fit(made(form), saving, max_epochs=2)
     used = fit(made(form), OneCycle(), max_epochs=2, ckpt_path=tmp_path / "step=7.ckpt")
     assert used.values == expected(one_cycle(), 24)[7:]
-    says = "written without OneCycle: the schedule goes on after the 7 steps that SGD has taken"
+    says = "written without OneCycle: the schedule continues after the 7 steps that SGD has taken"
     assert any(says in message for message in said())
 
 

@@ -651,7 +651,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps
-    assert any("goes on after" in line and "1 short training" in line for line in said())
+    assert any("continues after" in line and "1 short training" in line for line in said())
     again, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert again == whole
     assert not seen.lrs

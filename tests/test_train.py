@@ -289,7 +289,7 @@ def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert "Traceback" not in output
-    assert f"go on: python train.py resume={tmp_path}" in output
+    assert f"continue: python train.py resume={tmp_path}" in output
     result = result_of(tmp_path)
     assert result["status"] == "interrupted"
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)

@@ -275,7 +275,7 @@ class ShortFit(Callback):
         stepped = self._taken or self.attempted
         if not stepped or self._idle_epochs > _MOST_EPOCHS_WITHOUT_A_STEP:
             raise MisconfigurationException(
-                f"The {self.what} cannot go on: its optimizer takes no step in a whole epoch."
+                f"The {self.what} cannot continue: its optimizer takes no step in a whole epoch."
                 " Does the training loader have batches, and does the module train with them?"
             )
 

@@ -93,8 +93,8 @@ def like_before(found: Search, fit: Callable[[ShortFit], None]) -> Callable[[Sho
         fit(short_fit)
         if short_fit.losses and not _is_same(short_fit.losses[0], first[0]):
             raise MisconfigurationException(
-                f"The search began with a training loss of {first[0]:.6g}, and goes on with one of"
-                f" {short_fit.losses[0]:.6g}: with other weights or data its losses cannot be"
+                f"The search began with a training loss of {first[0]:.6g}, and continues with one"
+                f" of {short_fit.losses[0]:.6g}: with other weights or data its losses cannot be"
                 " compared. Call seed_everything before the module is made, give the same data, or"
                 " give another file."
             )

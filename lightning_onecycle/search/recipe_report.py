@@ -94,7 +94,7 @@ def rows(search: Search) -> list[Row]:
         for probe in stage.probes:
             outcome = _outcome(probe, chosen)
             if probe != chosen and stage.name not in ROUNDS and _goes_on(recipe, probe):
-                outcome = outcome.replace("thrown away", "goes on to the longer trainings")
+                outcome = outcome.replace("thrown away", "kept for the longer trainings")
             found.append(_row(stage.name, probe, outcome, is_kept=probe == chosen))
         before = chosen
     return found

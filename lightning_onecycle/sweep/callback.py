@@ -57,7 +57,7 @@ class Sweep(Callback):
         if resume is None and has_run:
             sys.exit(
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}"
-                + (": give resume=DIR to go on with it" if has_checkpoint else "")
+                + (": give resume=DIR to continue it" if has_checkpoint else "")
             )
         if not is_free or (resume and has_run):
             config.hydra.output_subdir = None  # The record stays that of the earlier run.
@@ -161,7 +161,7 @@ def _say_what_is_left(root: Path, statuses: list[str], jobs: int) -> None:
         print(f"{jobs - len(statuses):,} of {jobs:,} jobs have not begun", flush=True)
     if jobs > len(statuses) or {"interrupted", "failed"} & set(statuses):
         option = shlex.quote(f"hydra.sweep.dir={root}")
-        print(f"go on: the same command with {option}", flush=True)
+        print(f"continue: the same command with {option}", flush=True)
 
 
 def _print_table(root: Path, jobs: int = 0) -> None:

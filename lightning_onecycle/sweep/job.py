@@ -203,7 +203,7 @@ class Job:
     def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
         """Continue from its checkpoint, or start again without one."""
         if self.can_go_on:
-            log.info(f"{self.name}: going on from its checkpoint")
+            log.info(f"{self.name}: continues from its checkpoint")
             if "resume" in cfg:
                 cfg.resume = str(self.directory)
         if rank:

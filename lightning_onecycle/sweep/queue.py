@@ -160,7 +160,7 @@ def _say_what_is_left(jobs: Sequence[_Watched]) -> None:
     left = [job.id for job in jobs if not job.has_result and job.is_alive]
     if left:
         print(
-            f"left in the queue, where they go on: {', '.join(left)}. {_cancel(left)} ends them;"
+            f"left in the queue, where they continue: {', '.join(left)}. {_cancel(left)} ends them;"
             " the same command again waits for them.",
             flush=True,
         )
