@@ -153,9 +153,9 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def record_end(cfg: DictConfig, directory: Path, reason: str, status: Status = "failed") -> None:
-    """Write how a run has ended that did not come to training, where it could say so itself.
+    """Write how a run has ended that did not begin to train.
 
-    One that is resumed stays what it was, unless it is a sweep's job, which is to be told apart.
+    The record of a resumed run stays as it is, unless the run is a job of a sweep.
     """
     path = directory / RESULT
     if not cfg.resume or read_result(path).get("reason") == STARTING:
@@ -239,7 +239,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
 
 
 def say_it_is_over(directory: Path) -> float | None:
-    """Say what has come of a run that is not run again; return what it returned."""
+    """Print the result of a run that is not run again; return its metric."""
     result = read_result(directory / RESULT)
     rank_zero_only(log.info)(f"{result['status']} before, not run again")
     if result["status"] == "diverged":

@@ -43,7 +43,7 @@ MEASURED = {
 
 
 class RandomState(Callback):
-    """Keep torch's random state in the checkpoint, so that dropout goes on where it was."""
+    """Keep torch's random state in the checkpoint, so that dropout continues where it was."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def is_of_a_search(directory: Path) -> bool:
-    """Return whether a run has saved a part of a search, which goes on without a checkpoint."""
+    """Return whether a run has saved a part of a search, which continues without a checkpoint."""
     return any((directory / name).is_file() for name in ("search.json", "recipe.json"))
 
 
 @rank_zero_only
 def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path) -> None:
-    """Leave ``result.json`` of a run that is a range test alone."""
+    """Write ``result.json`` of a run that is a range test alone."""
     result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
     write_result(directory / RESULT, facts | result)
 
@@ -43,7 +43,7 @@ def finalize(loggers: Sequence[Logger], status: str) -> None:
 
 @contextmanager
 def failures_told_to(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Tell the loggers of a run that ends before its fit, which tells them itself."""
+    """Tell the loggers if a run fails before its fit; a fit tells them itself."""
     try:
         yield
     except BaseException:

@@ -194,7 +194,7 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def settle_auto(cfg: DictConfig, directory: Path) -> bool:
-    """Make of ``resume=auto`` the directory to go on in, or null to start; return if it is over.
+    """Replace ``resume=auto`` by the directory, or by null to start; return if the run is over.
 
     Raises:
         OtherRun: If the run there was given other options.
@@ -269,9 +269,9 @@ def _refuse_changes(
 
 
 class KeepOptions(Callback):
-    """Make the options that a run goes on with those of its record, once it has taken a batch.
+    """Write the options of a resumed run into its record, once it has trained on a batch.
 
-    Before that they may still turn out to be wrong, and the run has to go on with its earlier ones.
+    Before that they may still be refused, and the run has to continue with its earlier options.
     """
 
     def __init__(self, cfg: DictConfig, directory: Path) -> None:
