@@ -144,7 +144,7 @@ def main(cfg: DictConfig) -> float | None:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         if getattr(error, "errno", None) == errno.ENOSPC:
-            log.error(f"train.py: the disk of {directory} is full, so that the run ends: {error}")
+            log.error(f"train.py: the disk of {directory} is full, so the run ends: {error}")
             with suppress(OSError):
                 record_end(cfg, directory, reason)
             sys.exit(1)
@@ -153,9 +153,9 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def record_end(cfg: DictConfig, directory: Path, reason: str, status: Status = "failed") -> None:
-    """Write how a run has ended that did not come to training, where it could say so itself.
+    """Write how a run has ended that did not begin to train.
 
-    One that is resumed stays what it was, unless it is a sweep's job, which is to be told apart.
+    The record of a resumed run stays as it is, unless the run is a job of a sweep.
     """
     path = directory / RESULT
     if not cfg.resume or read_result(path).get("reason") == STARTING:
@@ -226,7 +226,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         if was_over and not record.has_begun:
-            rank_zero_only(log.info)("nothing is left to train: other options change nothing")
+            rank_zero_only(log.info)("nothing is left to train, so other options have no effect")
             return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
     finally:
@@ -239,7 +239,7 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
 
 
 def say_it_is_over(directory: Path) -> float | None:
-    """Say what has come of a run that is not run again; return what it returned."""
+    """Print the result of a run that is not run again; return its metric."""
     result = read_result(directory / RESULT)
     rank_zero_only(log.info)(f"{result['status']} before, not run again")
     if result["status"] == "diverged":

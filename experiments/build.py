@@ -1,4 +1,4 @@
-"""From a configuration to the objects that it names, or to one line that says what is wrong."""
+"""Build the objects that a configuration names, or say in one line what is wrong."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class UsageError(ValueError):
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse values that would only fail when training has begun, or worse, would not."""
+    """Refuse values that would fail only after training has begun, or not at all."""
     for key in GROUPS:
         if OmegaConf.select(cfg, key) is None:
             raise UsageError(f"{key} must be an option of its group, got none: see --help")
@@ -130,7 +130,7 @@ def check(cfg: DictConfig) -> None:
 def _check_used(lr_find: DictConfig) -> None:
     """Refuse keys that are given and would change nothing.
 
-    Without a range test they are told of: the other jobs of a sweep over ``lr_find`` may need them.
+    Without a range test a message lists them: other jobs of a sweep over ``lr_find`` may need them.
     """
     mode, has_curve = lr_find.mode, lr_find.curve is not None
     used = {"mode", "curve"} if mode == "off" else {*lr_find} - {"method", "allow_differences"}
@@ -206,7 +206,7 @@ def optimizer_of(cfg: DictConfig) -> Any:
 
 
 def load(data: LightningDataModule) -> None:
-    """Read the data now: what is missing or damaged is told before anything else is built."""
+    """Read the data now, so that missing or damaged files are reported first."""
     try:
         if rank_zero_only.rank == 0:
             data.prepare_data()

@@ -1,4 +1,4 @@
-"""What a run of ``train.py`` does beside training: keep its state, show itself."""
+"""Callbacks of ``train.py``: they keep the state of a run, and show what it does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ MEASURED = {
 
 
 class RandomState(Callback):
-    """Keep torch's random state in the checkpoint, so that dropout goes on where it was."""
+    """Keep torch's random state in the checkpoint, so that dropout continues where it was."""
 
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None

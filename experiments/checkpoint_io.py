@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, wherever the process is killed."""
+"""Checkpoints that are whole or absent, even if the process is killed."""
 
 from __future__ import annotations
 

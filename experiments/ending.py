@@ -1,4 +1,4 @@
-"""What a run tells at its end: the screen, the loggers, and ``result.json`` of a range test."""
+"""What a run prints and logs at its end, and the ``result.json`` of a range test."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def is_of_a_search(directory: Path) -> bool:
-    """Return whether a run has saved a part of a search, which goes on without a checkpoint."""
+    """Return whether a run has saved a part of a search, which continues without a checkpoint."""
     return any((directory / name).is_file() for name in ("search.json", "recipe.json"))
 
 
 @rank_zero_only
 def record_range_test(facts: dict[str, Any], found: Suggestion, directory: Path) -> None:
-    """Leave ``result.json`` of a run that is a range test alone."""
+    """Write ``result.json`` of a run that is a range test alone."""
     result = {"status": "completed", "reason": None, "metrics": {"lr_find/max_lr": found.lr}}
     write_result(directory / RESULT, facts | result)
 
@@ -43,7 +43,7 @@ def finalize(loggers: Sequence[Logger], status: str) -> None:
 
 @contextmanager
 def failures_told_to(loggers: Sequence[Logger]) -> Iterator[None]:
-    """Tell the loggers of a run that ends before its fit, which tells them itself."""
+    """Tell the loggers if a run fails before its fit; a fit tells them itself."""
     try:
         yield
     except BaseException:
@@ -105,9 +105,9 @@ def say_how_it_ended(result: dict[str, Any], directory: Path) -> None:
     if result.get("status") == "interrupted" and (start / directory / CHECKPOINT).is_file():
         again = f"python train.py {shlex.quote(f'resume={directory}')}"
         is_auto = f"resume={AUTO}" in HydraConfig.get().overrides.task
-        log.info(f"go on: {'the same command again' if is_auto else again}")
+        log.info(f"continue: {'the same command again' if is_auto else again}")
     elif result.get("status") == "interrupted" and is_of_a_search(start / directory):
-        log.info(f"go on: {from_the_start(directory)}")
+        log.info(f"continue: {from_the_start(directory)}")
     log.info(f"results: {directory / RESULT}")
     if any((start / directory).glob("events.out.tfevents.*")):
         log.info(f"look: tensorboard --logdir {shlex.quote(str(directory))}")

@@ -28,10 +28,10 @@ _LONGEST_WAIT = timedelta(minutes=30)  # as Lightning's ranks wait for each othe
 
 
 def options_for_all_ranks(options: list[str]) -> list[str]:
-    """Return what a launcher's ranks are given besides.
+    """Return the additional options of a launcher's ranks.
 
-    All have one directory, Hydra's record in it is the first rank's, and a run that is started
-    again goes on.
+    All ranks have one directory, the first rank writes Hydra's record there, and a run that is
+    started again continues.
     """
     launch = Launch.of_this_process()
     if launch is None or launch.by == "sbatch" or _OF_SUBMITIT in os.environ:
@@ -67,10 +67,10 @@ def _store_of_torchrun() -> TCPStore | None:
 
 
 def end_with_the_first_rank() -> None:
-    """End with the process that has started this one as a further rank, and be that of others.
+    """End this rank when the first rank ends, which has started it.
 
     A rank that Lightning has started waits in torch for the first one, where no other signal than
-    SIGKILL ends it. It has nothing to save.
+    SIGKILL ends it. It has nothing to save. The first rank leaves its number for those it starts.
     """
     first = os.environ.get(_FIRST_RANK)
     if sys.platform == "linux" and first and int(os.environ.get("LOCAL_RANK", 0)):
@@ -111,13 +111,13 @@ def _store_of_the_first_rank(known: TCPStore) -> TCPStore:
             socket.create_connection((address, port), timeout=2).close()
             return TCPStore(address, int(port), is_master=False)
         time.sleep(0.2)
-    raise TimeoutError(f"the first rank has not come within {_LONGEST_WAIT}")
+    raise TimeoutError(f"the first rank has not started within {_LONGEST_WAIT}")
 
 
 def plugins_of_the_cluster() -> list[ClusterEnvironment]:
     """Return SLURM's environment without Lightning's requeue.
 
-    That one saves ``hpc_ckpt_N.ckpt`` where every later run of the directory begins with it.
+    That requeue saves ``hpc_ckpt_N.ckpt``, and every later run in its directory begins with it.
     """
     launch = Launch.of_this_process()
     if launch is None or not is_of_slurm() or launch.by == "torchrun":

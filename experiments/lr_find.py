@@ -1,4 +1,4 @@
-"""What ``train.py`` leaves of a range test or a search: a file, a picture, TensorBoard, a line."""
+"""What ``train.py`` writes of a range test or a search: a file, a picture, logs, a line."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def scaled_peak(cfg: DictConfig, trainer: Trainer) -> float:
 
 
 def peak_of_a_saved_curve(cfg: DictConfig) -> list[LRFinder]:
-    """Return what takes the peak from ``lr_find.curve`` and holds it against this training."""
+    """Return the callback that takes the peak from ``lr_find.curve`` and compares conditions."""
     if cfg.lr_find.curve is None:
         return []
     try:

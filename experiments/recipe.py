@@ -1,4 +1,4 @@
-"""What ``train.py lr_find=recipe`` makes of a recipe: keys, table, picture and a command."""
+"""What ``train.py lr_find=recipe`` writes of a recipe: keys, a table, a picture, a command."""
 
 from __future__ import annotations
 

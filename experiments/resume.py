@@ -1,4 +1,4 @@
-"""``resume=DIR`` and ``resume=auto``: a run that goes on in its own directory, and its record."""
+"""``resume=DIR`` and ``resume=auto``: a run that continues in its own directory."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
     if several_jobs:
         sys.exit(
             f"train.py: resume must be given to a single run, got {name!r} with --multirun: a sweep"
-            " goes on by itself in its own hydra.sweep.dir"
+            " continues by itself in its own hydra.sweep.dir"
         )
     if name == AUTO:
         if not any(option.startswith("hydra.run.dir=") for option in options):
@@ -194,7 +194,7 @@ def alone_in(directory: Path) -> Iterator[None]:
 
 
 def settle_auto(cfg: DictConfig, directory: Path) -> bool:
-    """Make of ``resume=auto`` the directory to go on in, or null to start; return if it is over.
+    """Replace ``resume=auto`` by the directory, or by null to start; return if the run is over.
 
     Raises:
         OtherRun: If the run there was given other options.
@@ -208,7 +208,7 @@ def settle_auto(cfg: DictConfig, directory: Path) -> bool:
         if earlier != given:
             raise OtherRun(
                 f"hydra.run.dir must be a new directory for other options, got {directory}, whose"
-                f" run {difference(earlier, given)}: give resume=DIR to go on with others"
+                f" run {difference(earlier, given)}: give resume=DIR to continue with others"
             )
     elif is_first():
         start_anew(directory)
@@ -269,9 +269,9 @@ def _refuse_changes(
 
 
 class KeepOptions(Callback):
-    """Make the options that a run goes on with those of its record, once it has taken a batch.
+    """Write the options of a resumed run into its record, once it has trained on a batch.
 
-    Before that they may still turn out to be wrong, and the run has to go on with its earlier ones.
+    Before that they may still be refused, and the run has to continue with its earlier options.
     """
 
     def __init__(self, cfg: DictConfig, directory: Path) -> None:

@@ -75,8 +75,8 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
         copied = _deepcopy(module, memo)
     except Exception as error:
         raise MisconfigurationException(
-            f"{type(module).__name__} must be copied to leave it as it is, and"
-            f" {_culprit(module)} cannot be: {error}"
+            f"{type(module).__name__} must be copied, so that it stays unchanged, and"
+            f" {_culprit(module)} cannot be copied: {error}"
         ) from error
     if getattr(module, "_compiler_ctx", None) is not None:
         # These would run the original's code, with the original's weights.
@@ -99,9 +99,9 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
 
 
 class _Rebound:
-    """Return what holds copies where a function or a container holds originals.
+    """Return functions and containers with copies in place of the originals that they hold.
 
-    A compiled function that does is returned uncompiled.
+    A compiled function that holds an original is returned uncompiled.
     """
 
     def __init__(self, memo: Memo) -> None:
@@ -205,10 +205,10 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
 
 @contextmanager
 def globals_of_the_copy(configure: Callable[..., Any], memo: Memo) -> Iterator[None]:
-    """Have global names in ``configure_optimizers`` mean copies of what trains the original.
+    """Replace what trains the original by copies, in the global names of ``configure_optimizers``.
 
-    A scheduler that it builds writes into its optimizer at once. What it assigns to a global name
-    is taken back.
+    This is done first, because a scheduler that it builds writes into its optimizer at once.
+    Assignments to global names are undone.
     """
     function = inspect.unwrap(configure)
     function = getattr(function, "__func__", function)
@@ -265,8 +265,8 @@ def _copy_optimizer(value: Any, memo: Memo) -> Any:
         return _deepcopy(value, memo)
     except Exception as error:
         raise MisconfigurationException(
-            f"The {type(value).__name__} was made outside of configure_optimizers, and must be"
-            f" copied to leave it as it is. It cannot be: {error}"
+            f"The {type(value).__name__} was made outside of configure_optimizers. It must be"
+            f" copied, so that it stays unchanged, and cannot be copied: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A figure, to each logger that can show a picture."""
+"""Log a figure with each logger that can show a picture."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ def _log_to(logger: Any, name: str, figure: Figure | SubFigure, step: int) -> No
             logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
     except Exception as error:  # of whatever a logger keeps its pictures with
         rank_zero_warn(
-            f"{type(logger).__name__} has not taken the figure {name!r}:"
+            f"{type(logger).__name__} could not log the figure {name!r}:"
             f" {type(error).__name__}: {error}"
         )

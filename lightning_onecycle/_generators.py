@@ -45,6 +45,7 @@ def global_state(device: torch.device) -> Callable[[], None]:
         restore.append(functools.partial(torch.mps.set_rng_state, torch.mps.get_rng_state()))
 
     def restore_all() -> None:
+        """Restore the state of each generator."""
         for restore_one in restore:
             restore_one()
 

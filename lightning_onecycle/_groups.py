@@ -71,8 +71,8 @@ def check_lrs(optimizer: Optimizer) -> None:
         lr = group.get("lr")
         if lr is None or (isinstance(lr, Tensor) and not lr.is_floating_point()):
             raise TypeError(
-                f"lr must be a number in each parameter group of {type(optimizer).__name__}, as a"
-                f" tensor a floating-point one, got {lr!r} in group {index}"
+                "lr must be a number or a floating-point tensor in each parameter group of"
+                f" {type(optimizer).__name__}, got {lr!r} in group {index}"
             )
 
 
@@ -115,7 +115,7 @@ def _peak_before(group: Group, index: int, schedulers: Sequence[Any]) -> tuple[f
     elif any(isinstance(s, (LRScheduler, ReduceLROnPlateau)) for s in schedulers):
         before = lr
     else:  # a class of the project's own, which may have changed it
-        return lr, "the lr that it has left; give max_lr if that is not the peak"
+        return lr, "the lr that the scheduler has left; give max_lr if that is not the peak"
     changed = before != lr
     return before, "the lr of the optimizer" + (" before the scheduler changed it" * changed)
 
@@ -137,7 +137,7 @@ def is_marked(optimizer: Optimizer | None) -> bool:
 def _undo_momentum(group: Group, defaults: Group) -> None:
     """Put back the momentum or beta1 that a cyclical scheduler has overwritten, if it is known.
 
-    It is not where the group was given its own, as far as the other betas tell.
+    It is not known if the group was given its own, which other betas show.
     """
     if "betas" in group and group["betas"][1:] == tuple(defaults.get("betas", ())[1:]):
         group["betas"] = defaults["betas"]
@@ -209,7 +209,7 @@ def unshare(groups: list[Group], name: str, default: Any) -> None:
 
 
 def show(groups: list[Group], written: list[Group]) -> None:
-    """Put what was written into the groups of a wrapper, where loading a state parted the two."""
+    """Copy what was written to the groups of a wrapper, which loading a state has replaced."""
     for group, other in zip(groups, written, strict=False):
         if group is not other:
             names = {"lr", "momentum", "betas", "weight_decay"} & group.keys() & other.keys()
@@ -217,7 +217,7 @@ def show(groups: list[Group], written: list[Group]) -> None:
 
 
 def stamp(group: Group) -> Any:
-    """Return the learning rate; where it is a tensor, with what counts the writes into it."""
+    """Return the learning rate; of a tensor also its version, which counts the writes."""
     lr = group["lr"]
     return lr if type(lr) is float else (lr, getattr(lr, "_version", 0))
 
@@ -248,10 +248,10 @@ def set_weight_decay(groups: list[Group], value: float) -> None:
 
 
 def only_makes_state(optimizer: Optimizer, args: Any, kwargs: Any) -> bool:
-    """Whether a step trains nothing, and is taken to have the optimizer make its state.
+    """Whether a step trains nothing, and only makes the optimizer create its state.
 
-    ``torch.distributed.checkpoint`` takes one before any other, at a learning rate of 0, with
-    gradients of 0 and without a closure, which would make others.
+    ``torch.distributed.checkpoint`` takes such a step before any other, at a learning rate of 0,
+    with gradients of 0, and without a closure, which would compute other gradients.
 
     Args:
         optimizer: The one that steps.

@@ -108,7 +108,7 @@ class Installed:
                     scheduler.total_steps = earlier.total_steps
                     scheduler.move_to(earlier.last_epoch)
                     rank_zero_info(
-                        f"{self._owner} goes on with another optimizer,"
+                        f"{self._owner} continues with another optimizer,"
                         f" {type(scheduler.optimizer).__name__}, after {earlier.last_epoch} of"
                         f" {earlier.total_steps} steps: its peak is {max(scheduler.max_lrs):g}."
                     )

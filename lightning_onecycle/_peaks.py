@@ -130,7 +130,7 @@ class Peaks:
 
     def are_as_written(self, groups: list[_groups.Group]) -> bool:
         """Whether these are the groups that were written, with the very numbers that were."""
-        # A loop, like the next: at every step, it takes a third of what `all` and `zip` do.
+        # A loop, like the next one: it runs at every step, in a third of the time of `all`.
         written, stamps = self._written, self._stamps
         if len(groups) != len(written):
             return False

@@ -21,8 +21,8 @@ def is_of_other_schedulers(checkpoint: dict[str, Any]) -> bool:
 def steps_taken(checkpoint: dict[str, Any]) -> list[int]:
     """Return how many steps each optimizer has taken in the run that wrote a checkpoint.
 
-    One optimizer has taken them all. Several are taken to share them equally, as far as their
-    states do not tell.
+    One optimizer has taken all of them. Several share them equally, unless their states have the
+    numbers.
     """
     states = checkpoint.get("optimizer_states", [])
     taken = []
@@ -40,7 +40,7 @@ def go_on_after(steps: list[int], schedulers: list[ScheduleLR], owner: str) -> N
         states = scheduler.optimizer.state.values()
         known = len(schedulers) == 1 or any("step" in state for state in states)
         rank_zero_info(
-            f"The checkpoint was written without {owner}: the schedule goes on after the"
+            f"The checkpoint was written without {owner}: the schedule continues after the"
             f" {step} steps that {type(scheduler.optimizer).__name__} has taken"
             f"{'' if known else ', if each optimizer has taken as many'}."
         )
@@ -50,8 +50,8 @@ def keep_fraction(trainer: Trainer, scheduler: ScheduleLR, saved: dict[str, int]
     r"""Move the scheduler where the batch size has changed since the checkpoint.
 
     Each step taken counts as :math:`\text{steps in an epoch now} / \text{steps in one then}`, so
-    that the schedule goes on at the same fraction of the run. Where the run ends by ``max_steps``,
-    a step is a step.
+    that the schedule continues at the same fraction of the run. If the run ends by ``max_steps``, a
+    step stays a step.
 
     Args:
         trainer: A resumed trainer whose loaders are set up.
@@ -68,5 +68,5 @@ def keep_fraction(trainer: Trainer, scheduler: ScheduleLR, saved: dict[str, int]
     rank_zero_info(
         f"The effective batch size is {now['batch_size']}, and the checkpoint's is"
         f" {saved['batch_size']}: the {before} steps taken count as {scheduler.last_epoch}, so that"
-        " the schedule goes on at the same fraction of the run."
+        " the schedule continues at the same fraction of the run."
     )

@@ -1,4 +1,4 @@
-"""What a schedule leaves in the loggers: its values at about 100 steps, and a picture of it."""
+"""What is logged of a schedule: its values at about 100 steps, and a picture."""
 
 from __future__ import annotations
 

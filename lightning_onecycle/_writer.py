@@ -210,10 +210,10 @@ class Writer:
             for group in groups:
                 if not _groups.set_momentum(group, momentum):
                     why = "its momentum is 0" if "momentum" in group else "it has none"
-                    self.tell_once(optimizer, "momentum", f"momentum is not cycled: {why}")
+                    self.tell_once(optimizer, "momentum", f"momentum is not cycled, because {why}")
         if self._schedules_weight_decay:
             if not any(self.peaks.decays):
-                what = "weight decay is not scheduled: there is none"
+                what = "weight decay is not scheduled, because there is none"
                 self.tell_once(optimizer, "weight decay", what)
             self._write_weight_decay(optimizer, decay_factor)
         given = self._given()
@@ -279,13 +279,13 @@ class Writer:
             changes.append("other phases")
         if changes:
             rank_zero_info(
-                f"The schedule goes on after {self.position} steps under the present"
+                f"The schedule continues after {self.position} steps under the present"
                 f" configuration, which differs from the checkpoint's: {', '.join(changes)}."
             )
         if self.position >= self.total_steps:
             rank_zero_warn(
-                f"{self.position} optimizer steps are taken and the schedule has only"
-                f" {self.total_steps}: its last value holds."
+                f"{self.position} optimizer steps are taken, and the schedule has only"
+                f" {self.total_steps}: its last value stays."
             )
 
 

@@ -244,7 +244,7 @@ class ScheduleCallback(Callback):
     ) -> None:
         """Read the position from a checkpoint of a run without this callback.
 
-        The states of its schedulers say nothing to ours.
+        `ScheduleLR` cannot use the states of its schedulers.
         """
         is_ours = self.state_key in checkpoint.get("callbacks", {})
         if trainer.state.fn == "fit" and not is_ours and is_of_other_schedulers(checkpoint):
@@ -276,7 +276,7 @@ class ScheduleCallback(Callback):
         self._begin_epoch(trainer)
 
     def _begin_epoch(self, trainer: Trainer) -> None:
-        # Lightning leaves the hook of an epoch's start out where it resumes in the epoch's middle.
+        # Lightning leaves out the hook of an epoch's start if it resumes in the epoch's middle.
         self._epoch_size = budgets.epoch_size(trainer, trainer.current_epoch)
         self._watch.epoch_starts(self.schedulers)
 
@@ -315,7 +315,7 @@ class OneCycle(ScheduleCallback):
 
     Args:
         max_lr: The peak. None: the ``lr`` that the optimizer was given. See `ScheduleCallback`.
-        total_steps: Optimizer steps in the run. None: found out.
+        total_steps: Optimizer steps in the run. None: they are counted.
         budget: ``"steps"`` or ``"time"``.
         own_schedulers: ``"replace"`` or ``"refuse"``.
         **one_cycle_arguments: ``pct_start``, ``pct_final``, ``div_factor``, ``final_div_factor``,

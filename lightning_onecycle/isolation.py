@@ -1,4 +1,4 @@
-"""A context in which training leaves no trace: what follows is as if it had not happened."""
+"""A context in which training leaves no trace."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def isolated(
                 continue
             told.add(id(iterator))
             rank_zero_info(
-                f"The data hold a running iterator, a {type(iterator).__name__}: what a test takes"
-                " from it, the training does not see."
+                f"The data hold a running iterator, a {type(iterator).__name__}: the training does"
+                " not see the batches that a test takes from it."
             )
         copied = _copies.copy_module(module, memo)
         # A gradient that appears in the original comes from a function that could not be copied.
@@ -174,6 +174,7 @@ def _prepare(
     setup = strategy.setup_optimizers
 
     def setup_optimizers(trainer: Trainer) -> None:
+        """Make the optimizers, and those of the original module into ones of the copy."""
         with _copies.globals_of_the_copy(copied.configure_optimizers, memo):
             setup(trainer)
         strategy.optimizers, strategy.lr_scheduler_configs = _copies.optimizers_of_the_copy(

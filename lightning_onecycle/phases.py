@@ -160,7 +160,12 @@ class Schedule:
     def at(self, step: int, total_steps: int) -> Point:
         """Return the values at ``step`` of a run of ``total_steps``.
 
-        Past the end the last value holds for ever; ``step`` must not be negative.
+        Args:
+            step: Optimizer steps taken, >= 0. Past the end the last value stays.
+            total_steps: Optimizer steps in the run, > 0.
+
+        Raises:
+            ValueError: If an argument is out of range.
 
         Example:
             >>> from lightning_onecycle import Phase
@@ -229,6 +234,7 @@ class Schedule:
         highest = max(lr for phase in self.phases for lr in phase.lr)
 
         def at(lr: float) -> float:
+            """Return the momentum at a factor of the learning rate."""
             above = lr - start if highest > start else lr
             share = max(above, 0.0) / ((highest - start) or highest)
             return ends * (1.0 - share) + peak * share

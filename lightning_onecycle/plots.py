@@ -60,7 +60,7 @@ def plot_schedule(
         schedule: What to draw.
         total_steps: Optimizer steps in the run, at least 1.
         max_lr: The optimizer's learning rate, > 0. If None, factors of it are drawn.
-        ax: Where to draw. If None, a new figure is made, and pyplot does not hear of it.
+        ax: Where to draw. If None, a new figure is made without pyplot.
         log: Whether the learning rate's axis is logarithmic. Zeros are then left out.
 
     Returns:

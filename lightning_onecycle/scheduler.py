@@ -100,6 +100,7 @@ class ScheduleLR(LRScheduler):
 
     @last_epoch.setter
     def last_epoch(self, value: int) -> None:
+        """Refuse to be moved back, as SequentialLR does; otherwise change nothing, and say so."""
         if value < self._writer.position:
             raise TypeError(
                 "ScheduleLR cannot be a part of torch's SequentialLR: it counts the optimizer's"
@@ -148,12 +149,12 @@ class ScheduleLR(LRScheduler):
         return self._writer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a position; all else stays that of the present configuration.
+        """Continue from a position; everything else comes from the present configuration.
 
-        Where the optimizer's state was loaded before the scheduler was built, the groups held the
-        checkpoint's present rates, and the peaks are the checkpoint's. What differs from the
-        checkpoint is told once, at the next optimizer step. The state of a torch ``OneCycleLR`` is
-        taken too: its position is under the same key.
+        If the optimizer's state was loaded before the scheduler was built, the groups held the
+        checkpoint's present rates, and the peaks are those of the checkpoint. One line lists what
+        differs from the checkpoint, at the next optimizer step. The state of a torch ``OneCycleLR``
+        is also accepted: its position has the same key.
 
         Raises:
             ValueError: If there is no position in it.
@@ -243,8 +244,20 @@ def scheduler_config(
 ) -> dict[str, Any]:
     """Return what ``configure_optimizers`` returns: the optimizer with its schedule.
 
-    The arguments are `ScheduleLR`'s; ``name`` is what ``LearningRateMonitor`` logs it under. For
-    several optimizers, return a tuple of these.
+    For several optimizers, return a tuple of these.
+
+    Args:
+        optimizer: The optimizer to schedule.
+        schedule: What its learning rate, momentum and weight decay do.
+        total_steps: Optimizer steps in the run.
+        max_lr: The peak. None: the optimizer's own ``lr``. `ScheduleLR` has the rules for groups.
+        name: What ``LearningRateMonitor`` logs the learning rate under.
+
+    Returns:
+        The dictionary that Lightning expects, with the interval ``"step"``.
+
+    Raises:
+        ValueError: If an argument is out of range, as for `ScheduleLR`.
 
     Example:
         >>> import torch

@@ -66,6 +66,9 @@ def one_cycle(
         base_momentum: Momentum at the peak, in [0, 1).
         max_momentum: Momentum at the start and the end, in [``base_momentum``, 1).
 
+    Returns:
+        The schedule.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -116,11 +119,14 @@ def one_cycle_steady(
 
     Args:
         momentum: In [0, 1).
-        pct_start: As of `one_cycle`.
-        pct_final: As of `one_cycle`.
-        div_factor: As of `one_cycle`.
-        final_div_factor: As of `one_cycle`.
-        anneal: As of `one_cycle`.
+        pct_start: As for `one_cycle`.
+        pct_final: As for `one_cycle`.
+        div_factor: As for `one_cycle`.
+        final_div_factor: As for `one_cycle`.
+        anneal: As for `one_cycle`.
+
+    Returns:
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -168,6 +174,9 @@ def triangular(
         base_momentum: Momentum at each top, in [0, 1).
         max_momentum: Momentum at each bottom, in [``base_momentum``, 1).
 
+    Returns:
+        The schedule.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -211,7 +220,7 @@ def step_decay(
 ) -> Schedule:
     r"""The standard regime: constant pieces, each ``gamma`` times the one before.
 
-    The baseline that 1cycle is held against (Smith and Topin, arXiv:1708.07120, section 2), with
+    The baseline that 1cycle is compared with (Smith and Topin, arXiv:1708.07120, section 2), with
     the gradual warm-up of Goyal et al., arXiv:1706.02677, section 2.2, as an option: a straight
     line from :math:`1 / \text{warmup\_div\_factor}` to 1. There the factor is the number of times
     that the batch has grown.
@@ -221,6 +230,9 @@ def step_decay(
         gamma: Factor at each milestone, > 0.
         warmup: Fraction of the run that warms up, in [0, first milestone). 0 is none.
         warmup_div_factor: The full learning rate over the first of the warm-up, >= 1.
+
+    Returns:
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range, or the milestones do not rise.
@@ -261,6 +273,9 @@ def warmup_cosine(
         div_factor: The peak over the first learning rate of the warm-up, >= 1.
         final_factor: The last learning rate over the peak, in [0, 1].
 
+    Returns:
+        The schedule.
+
     Raises:
         ValueError: If a value is outside its range.
 
@@ -295,6 +310,9 @@ def trapezoid(
         cooldown: Fraction of the run that comes down, in [0, 1 - ``warmup``].
         div_factor: The level over the first learning rate of the warm-up, >= 1.
         final_factor: The last learning rate over the level, in [0, 1].
+
+    Returns:
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.
@@ -345,6 +363,9 @@ def lr_range(
         max_factor: The last, > ``min_factor``.
         anneal: ``"exp"`` or ``"linear"``.
         momentum: Momentum throughout, in [0, 1), or None to leave it alone.
+
+    Returns:
+        The schedule.
 
     Raises:
         ValueError: If a value is outside its range.

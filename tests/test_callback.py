@@ -486,7 +486,7 @@ def test_resuming_under_another_configuration(max_epochs, peak, says, step, tmp_
     used = fit(Tiny(partial(sgd, lr=peak)), OneCycle(), max_epochs=max_epochs, ckpt_path=path)
     assert used.values == expected(one_cycle(), 12 * max_epochs, peak)[step:]
     (message,) = told()
-    assert f"goes on after {step} steps" in message
+    assert f"continues after {step} steps" in message
     assert message.endswith(f"{says}.")
 
 

@@ -601,7 +601,7 @@ def test_a_file_of_an_earlier_version_says_in_words_that_the_loss_diverged(
         ("", "Expecting value"),
         ("[1, 2]", "there is no 'format' in it"),
         ("{}", "there is no 'format' in it"),
-        ('{"format": 2, "lr": [], "loss": []}', "its format is 2, known is 1"),
+        ('{"format": 2, "lr": [], "loss": []}', "its format must be 1, got 2"),
         ('{"format": 1, "loss": []}', "there is no 'lr' in it"),
         ('{"format": 1, "lr": [0.1], "loss": []}', "losses must be as many as lrs"),
         ('{"format": 1, "lr": [0.1], "loss": ["high"]}', "losses must be numbers, got ['high']"),

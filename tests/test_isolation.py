@@ -678,7 +678,7 @@ class Slice:
 
 def test_a_stream_that_all_passes_share_is_told(said):
     stream = (torch.randn(4, FEATURES) for _ in itertools.count())
-    told = "The data hold a running iterator, a generator: what a test takes from it"
+    told = "The data hold a running iterator, a generator: the training does not see"
     lr_find(build())
     assert told not in "".join(said())
     lr_find(build(data=lambda: Slice(stream, 6)))

@@ -194,7 +194,7 @@ def test_a_figure_that_a_logger_does_not_take_is_a_warning(tmp_path):
         raise OSError("no space left")
 
     logger.experiment.add_figure = refuse
-    message = "TensorBoardLogger has not taken the figure 'schedule': OSError: no space left"
+    message = "TensorBoardLogger could not log the figure 'schedule': OSError: no space left"
     with pytest.warns(UserWarning, match=message):
         used = fit(Tiny(), OneCycle(), max_epochs=1, logger=[logger, other])
     assert len(used.lrs) == 12

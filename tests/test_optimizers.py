@@ -134,9 +134,9 @@ def test_each_is_scheduled_as_if_by_hand(kind, told):
     assert problem.closures > STEPS if kind is torch.optim.LBFGS else problem.closures == STEPS
     says = []
     if not {"momentum", "betas"} & set(arguments_of(kind)):
-        says.append("momentum is not cycled: it has none")
+        says.append("momentum is not cycled, because it has none")
     if "weight_decay" not in arguments_of(kind):
-        says.append("weight decay is not scheduled: there is none")
+        says.append("weight decay is not scheduled, because there is none")
     assert told() == [f"The schedule of {kind.__name__}: {what}." for what in says]
 
 
@@ -290,7 +290,7 @@ def test_momentum_that_is_off_is_told_as_such(told):
         ScheduleLR(problem.optimizer, MOVING, STEPS)
         assert {groups[0][1] for groups in problem.take(STEPS)} == {0.0}
     assert [message.split(": ", 1)[1] for message in told()] == 2 * [
-        "momentum is not cycled: its momentum is 0."
+        "momentum is not cycled, because its momentum is 0."
     ]
 
 

@@ -187,7 +187,7 @@ class StepsThem(Tiny):
     ("keep", "peak", "source"),
     [
         (True, 0.4, "the peak is 0.4, the lr of the optimizer before the scheduler changed it."),
-        (False, 1e-5, "the peak is 1e-05, the lr that it has left; give max_lr if that is not"),
+        (False, 1e-5, "the peak is 1e-05, the lr that the scheduler has left; give max_lr if"),
     ],
 )
 def test_a_scheduler_of_the_projects_own_class_is_replaced(keep, peak, source, said):
@@ -332,7 +332,7 @@ def test_a_checkpoint_that_was_written_without_the_callback_is_gone_on_from(form
     fit(made(form), saving, max_epochs=2)
     used = fit(made(form), OneCycle(), max_epochs=2, ckpt_path=tmp_path / "step=7.ckpt")
     assert used.values == expected(one_cycle(), 24)[7:]
-    says = "written without OneCycle: the schedule goes on after the 7 steps that SGD has taken"
+    says = "written without OneCycle: the schedule continues after the 7 steps that SGD has taken"
     assert any(says in message for message in said())
 
 

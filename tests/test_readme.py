@@ -55,22 +55,20 @@ def test_on_an_index_page_the_same_links_are_absolute():
     assert LINK.sub("](", page) == LINK.sub("](", README)  # nothing else is changed
 
 
-def test_every_file_of_the_map_is_there():
-    (area,) = blocks(LAYOUT, "")
-    folder = ROOT
+def test_the_map_has_every_module_and_nothing_that_is_not_there():
+    (area,) = blocks(LAYOUT, "text")
+    folders, listed = [ROOT], set()
     for line in area.splitlines():
         name = line.split()[0]
-        if not line.startswith(" "):
-            folder = ROOT / name if name.endswith("/") else ROOT
-            assert (ROOT / name).exists(), name
-        elif name[-1] == "/" or name.endswith(".py"):
-            if line[2] != " ":
-                parent = folder / name if name.endswith("/") else folder
-            folder_of_name = folder if line[2] != " " else parent
-            for file in [name, *re.findall(r"(\w+\.py):", line)]:
-                assert any((f / file).exists() for f in (folder_of_name, folder_of_name / name)), (
-                    file
-                )
+        depth = (len(line) - len(line.lstrip())) // 2
+        place = folders[depth] / name
+        assert place.exists(), name
+        folders[depth + 1 :] = [place if name.endswith("/") else folders[depth]]
+        listed.add(place)
+    modules = {
+        path for path in (ROOT / "lightning_onecycle").rglob("*.py") if "__" not in path.name
+    }
+    assert modules <= listed, modules - listed
 
 
 @pytest.mark.parametrize(

@@ -335,7 +335,7 @@ def test_the_winner_of_the_last_stage_is_what_is_suggested():
     found = as_found((*WINS, Stage(FIRST_ROUND, longer)))
     assert (found.weight_decay, found.momentum) == (1e-3, None)
     assert found.suggestion() == 0.07
-    assert str(found) == "Recipe: peak 0.07, weight decay 0.001, 900 steps for 400"
+    assert str(found) == "Recipe: peak 0.07, weight decay 0.001, 900 steps for a training of 400"
 
 
 def test_a_callback_trains_at_what_was_found():
@@ -464,7 +464,7 @@ def test_an_interrupted_recipe_goes_on_and_ends_as_it_would_have_ended(part, tmp
     found, seen = recipe(**arguments)
     assert len(seen.lrs) == whole[0].steps - partly.steps
     assert found == whole[0] == Search.load(file)
-    assert any(f"goes on after {partly.steps:,} of 800 steps" in line for line in said())
+    assert any(f"continues after {partly.steps:,} of 800 steps" in line for line in said())
     assert not recipe(**arguments)[1].lrs
 
 
@@ -527,7 +527,7 @@ def test_a_report_says_what_was_tried_kept_and_thrown_away(whole):
     tests = sum(test.steps for test in found.recipe.tests)
     assert lines[0].startswith(f"| range tests: {tests} steps | weight decay 0 |")
     assert sum("**kept" in line for line in lines) == 1 + 1 + len(found.recipe.stages)
-    assert all("kept" in line or "thrown away" in line or "goes on" in line for line in lines)
+    assert all("kept" in line or "thrown away" in line for line in lines)
 
 
 def test_a_picture_has_all_curves_and_a_point_for_each_training(whole):
@@ -696,14 +696,14 @@ def test_a_recipe_that_ctrl_c_ends_goes_on_with_the_same_command(tmp_path):
     assert process.returncode == 130, output
     partly = Search.load(file)
     assert json.loads((tmp_path / "result.json").read_text())["status"] == "interrupted"
-    assert "go on: the same command again, with hydra.run.dir=" in output
+    assert "continue: the same command again, with hydra.run.dir=" in output
     code, output = run(f"resume={tmp_path}")
     assert code == 1
     assert f"Give the same command again, with hydra.run.dir={tmp_path} resume=auto" in output
     code, output = run(*options)
     assert code == 0, output
     found = Search.load(file)
-    assert f"goes on after {partly.steps:,} of 1,080 steps" in output
+    assert f"continues after {partly.steps:,} of 1,080 steps" in output
     assert found.probes[: len(partly.probes)] == partly.probes
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["status"] == "completed"

@@ -181,7 +181,8 @@ def test_the_peak_of_adam_falls_with_the_length_of_the_training(settings, part):
     assert answer(*probes, groups=(settings,)).lr == 1.0
     found = answer(*probes, total=200, groups=(settings,))
     assert found.lr == pytest.approx(part)
-    assert found.reason.startswith("0.71 of 1, for the training is longer;") == (part < 1.0)
+    why = "0.71 times 1, because the training is longer;"
+    assert found.reason.startswith(why) == (part < 1.0)
 
 
 def test_the_peak_falls_further_where_the_training_over_fits():
@@ -191,7 +192,7 @@ def test_the_peak_falls_further_where_the_training_over_fits():
     assert probes[0].over_fit == pytest.approx(0.1)
     assert answer(probes[0], total=200).lr == pytest.approx(4**-0.5)
     assert answer(probes[1], total=200).lr == pytest.approx(1 / 4)
-    why = "0.5 of 1, for the training is longer and over-fits more;"
+    why = "0.5 times 1, because the training is longer and over-fits more;"
     assert answer(probes[0], total=200).reason.startswith(why)
 
 
@@ -686,7 +687,7 @@ def test_an_interrupted_search_goes_on_and_ends_as_it_would_have_ended(tmp_path,
     found, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert found == whole == Search.load(file)
     assert len(seen.lrs) == whole.steps - partly.steps
-    assert any("goes on after" in line and "1 short training" in line for line in said())
+    assert any("continues after" in line and "1 short training" in line for line in said())
     again, seen = search(trainer=quiet_trainer(OneCycle(), Interrupt(), max_epochs=5), file=file)
     assert again == whole
     assert not seen.lrs
@@ -777,7 +778,7 @@ def test_a_search_prints_as_one_line():
     probes = (made(0.3, math.inf, stopped="loss not finite at lr 0.3"), made(0.1, 0.25))
     assert str(Search(curve, probes, 100, 50, 1.0, 1300)) == (
         "Search: peak 0.1 (validation losses after 50 steps: loss not finite at 0.3, 0.25 at"
-        " 0.1), 1,300 steps for 100"
+        " 0.1), 1,300 steps for a training of 100"
     )
 
 
@@ -819,17 +820,17 @@ class Manual(Net):
         (
             {"trainer": quiet_trainer(max_epochs=-1)},
             MisconfigurationException,
-            r"how many there will be is not known: give OneCycle\(total_steps",
+            r"needs the number of the training's optimizer steps.* Give OneCycle\(total_steps",
         ),
         (
             {"module": Manual(), "trainer": quiet_trainer(max_epochs=1)},
             MisconfigurationException,
-            r"give OneCycle\(total_steps",
+            r"Give OneCycle\(total_steps",
         ),
         (
             {"trainer": quiet_trainer(OneCycle(budget="time"), max_time={"hours": 1})},
             MisconfigurationException,
-            "is not known",
+            "needs the number of the training's optimizer steps",
         ),
     ],
     ids=["no cost", "small", "long", "unknown", "no end", "no end, alone", "manual", "time"],

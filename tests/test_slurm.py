@@ -348,7 +348,7 @@ def test_a_sweep_whose_job_is_cancelled_and_whose_own_process_is_killed(
     sweep.send_signal(signal.SIGTERM)
     output, _ = sweep.communicate(timeout=TIMEOUT)
     assert sweep.returncode == 128 + signal.SIGTERM
-    assert "left in the queue, where they go on" in output
+    assert "left in the queue, where they continue" in output
     sweep = start()
     time.sleep(8)
     sweep.kill()

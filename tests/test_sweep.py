@@ -122,7 +122,7 @@ def test_a_killed_rank_costs_one_job_which_goes_on(tmp_path):
 
     code, output = run(*sweep)
     assert code == 1, output
-    assert "going on from its checkpoint" in output
+    assert "continues from its checkpoint" in output
     assert end.exists()
     code, output = run(*sweep)
     assert code == 0, output
@@ -209,7 +209,7 @@ def test_twelve_jobs_some_of_which_fail_and_the_same_command_again(tmp_path):
         else:
             assert result == first[name]
     assert output.count("not run again") == 10
-    assert output.count("going on from its checkpoint") == 1  # the other had not come to one
+    assert output.count("continues from its checkpoint") == 1  # the other had not come to one
     touched = {
         path for path, size in events.items() if path.exists() and size != path.stat().st_size
     }
@@ -258,7 +258,7 @@ def test_an_interrupted_sweep_leaves_a_table_and_goes_on(tmp_path, signum):
     assert 0 < taken < 4 * EPOCH
     code, output = run(*sweep, SLOW="0")
     assert code == 0, output
-    assert "1-seed=1: going on from its checkpoint" in output
+    assert "1-seed=1: continues from its checkpoint" in output
     assert {r["status"] for r in results_of(tmp_path).values()} == {"completed"}
     assert {r["steps"] for r in results_of(tmp_path).values()} == {4 * EPOCH}
 
@@ -559,7 +559,7 @@ def test_a_preempted_job_goes_back_in_line_and_on_from_its_checkpoint(tmp_path):
     assert process.returncode == 0, output
     (result,) = results_of(tmp_path).values()
     assert (result["status"], result["steps"]) == ("completed", 4 * EPOCH)
-    assert "going on from its checkpoint" in (tmp_path / "job" / "train.log").read_text()
+    assert "continues from its checkpoint" in (tmp_path / "job" / "train.log").read_text()
 
 
 def test_slurm_gets_a_task_for_each_device(tmp_path):

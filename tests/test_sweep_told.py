@@ -11,10 +11,10 @@ from lightning_onecycle.sweep.callback import _print_table
     ("statuses", "jobs", "says"),
     [
         (["completed", "diverged"], 2, []),
-        (["completed", "interrupted"], 4, ["2 of 4 jobs have not begun", "go on"]),
-        (["completed"], 4, ["3 of 4 jobs have not begun", "go on"]),
-        (["completed", "failed"], 2, ["go on"]),
-        (["completed", "interrupted"], 0, ["go on"]),  # of a search, whose length is not known
+        (["completed", "interrupted"], 4, ["2 of 4 jobs have not begun", "continue"]),
+        (["completed"], 4, ["3 of 4 jobs have not begun", "continue"]),
+        (["completed", "failed"], 2, ["continue"]),
+        (["completed", "interrupted"], 0, ["continue"]),  # of a search, whose length is not known
     ],
 )
 def test_jobs_that_are_not_over_are_told_with_how_to_go_on(
@@ -27,6 +27,6 @@ def test_jobs_that_are_not_over_are_told_with_how_to_go_on(
         (directory / "result.json").write_text(json.dumps({"status": status}))
     _print_table(tmp_path, jobs)
     lines = capsys.readouterr().out.splitlines()
-    goes_on = f"go on: the same command with hydra.sweep.dir={tmp_path}"
-    expected = [goes_on if line == "go on" else line for line in says]
-    assert [line for line in lines if "have not begun" in line or "go on:" in line] == expected
+    continues = f"continue: the same command with hydra.sweep.dir={tmp_path}"
+    expected = [continues if line == "continue" else line for line in says]
+    assert [line for line in lines if "have not begun" in line or "continue:" in line] == expected

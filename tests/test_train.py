@@ -248,7 +248,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
     fills = "+callbacks.full={_target_: saboteurs.FillDisk, seed: 0}"
     code, output = run(*QUIET, fills, f"hydra.run.dir={tmp_path}")
     assert code == 1
-    told = f"train.py: the disk of {tmp_path} is full, so that the run ends: [Errno 28]"
+    told = f"train.py: the disk of {tmp_path} is full, so the run ends: [Errno 28]"
     assert output.splitlines()[-1].startswith(told)
     assert "Traceback" not in output
     assert result_of(tmp_path)["status"] == "failed"
@@ -289,7 +289,7 @@ def test_interrupted_it_saves_and_goes_on(tmp_path, uninterrupted, signum):
     output, _ = process.communicate(timeout=60)
     assert process.returncode not in (0, None)
     assert "Traceback" not in output
-    assert f"go on: python train.py resume={tmp_path}" in output
+    assert f"continue: python train.py resume={tmp_path}" in output
     result = result_of(tmp_path)
     assert result["status"] == "interrupted"
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -625,7 +625,7 @@ def test_a_complete_run_is_not_tested_again_with_other_options(tmp_path, finishe
     before = files_in(directory)
     code, output = run(f"resume={directory}", "trainer.limit_test_batches=1")
     assert code == 0, output
-    assert "nothing is left to train: other options change nothing" in output
+    assert "nothing is left to train, so other options have no effect" in output
     assert "completed before, not run again" in output
     after = files_in(directory)
     changed = {path.name for path in before if after[path] != before[path]}

@@ -1,4 +1,4 @@
-"""Batches of images held in memory, and a loader that goes on in the middle of an epoch."""
+"""Batches of images held in memory, and a loader that can resume in the middle of an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loss around a point: what it rises to in a small box, and its largest curvature."""
+"""The loss around a point: its highest value in a small box, and its largest curvature."""
 
 from __future__ import annotations
 

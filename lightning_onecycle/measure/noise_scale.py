@@ -33,8 +33,8 @@ class NoiseScale(NamedTuple):
         r"""The simple noise scale, in samples; infinite where the noise hides the gradient.
 
         :math:`\mathcal{B}_\text{simple} = \mathrm{tr}\,\Sigma / |G|^2` (McCandlish et al.,
-        arXiv:1812.06162, section 2.2). A larger batch size helps far below it, and does not far
-        above it.
+        arXiv:1812.06162, section 2.2). Far below it a larger batch size helps; far above it,
+        it does not.
         """
         return self.trace / self.grad_sq if self.grad_sq > 0 else math.inf
 
@@ -110,10 +110,10 @@ def noise_factor(lr: float, batch_size: int, momentum: float = 0.0) -> float:
 class GradientNoiseScale(Measurement):
     r"""Log the gradient noise scale, and the noise that the learning rate makes of it.
 
-    The batch is split into parts, and the gradient of each is taken on a copy of the module. Those
-    of the parts are the small ones, the mean over parts and devices is the big one
-    (`simple_noise_scale`); numerator and denominator are averaged apart over the measurements. The
-    run itself is the same with it and without it. One measurement costs two to four training steps.
+    The batch is split into parts, and the gradient of each is taken on a copy of the module. These
+    are the small gradients; the mean over parts and devices is the big one (`simple_noise_scale`).
+    Numerator and denominator are averaged separately over the measurements. The run is the same
+    with this callback and without it. One measurement costs two to four training steps.
 
     - ``measure/noise_scale``: :math:`\mathrm{tr}\,\Sigma / |G|^2`, in samples
     - ``measure/grad_variance``, ``measure/grad_sq``: :math:`\mathrm{tr}\,\Sigma`, :math:`|G|^2`

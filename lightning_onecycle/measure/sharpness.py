@@ -104,7 +104,7 @@ class Sharpness(Measurement):
             self._take(trainer, pl_module, *self._batches[-1])
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the batches."""
+        """Release the batches."""
         self._batches.clear()
 
     def measure(
@@ -154,7 +154,7 @@ class _Loss:
         self._module, self._batches = module, batches
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._mean = partial(trainer.strategy.reduce, reduce_op="mean")
-        # The same random numbers each time, or it were no function.
+        # The same random numbers each time: otherwise it is no function.
         self._rewind = _generators.global_state(trainer.strategy.root_device)
 
     def weights(self) -> Tensor:
@@ -179,10 +179,11 @@ class _Loss:
         slope = torch.cat([part.flatten() for part in slopes])
 
         def product(vector: Tensor) -> Tensor:
+            """Return the product with a flat vector, by a second backward pass."""
             along = slope.dot(vector)
             if not along.requires_grad:  # a linear loss
                 return torch.zeros_like(vector)
-            # Not autograd.grad, which passes in silence by what cannot be differentiated twice.
+            # Not autograd.grad, which silently skips what cannot be differentiated twice.
             return self._mean(flat_gradient(self._module, along, retain_graph=True))
 
         return product

@@ -26,8 +26,8 @@ def holders_of_lr(model: LightningModule, attr_name: str) -> Iterator[tuple[Any,
             return
     wanted = f"attribute {attr_name!r}" if attr_name else "attribute 'lr' or 'learning_rate'"
     raise AttributeError(
-        f"update_attr=True needs an {wanted} in {type(model).__name__} or its hparams. The curve"
-        " itself needs none: without update_attr it is returned, for you to use."
+        f"update_attr=True needs an {wanted} in {type(model).__name__} or its hparams. Without"
+        " update_attr the curve needs none."
     )
 
 

@@ -50,4 +50,4 @@ def scale_batch_size(fit: UserFit, dataloaders: Any, arguments: dict[str, Any]) 
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for what Lightning does to a module that it gives back."""
+    """Do nothing, in place of what Lightning does to a module that it gives back."""

@@ -1,4 +1,4 @@
-"""What an LR range test ran under, so that a later training can be held against it. Pure Python."""
+"""What an LR range test ran under, so that a later training can be compared. Pure Python."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Conditions:
         model: Name of the class of the model.
         parameters: Number of parameters that are trained.
         schedule: The schedule that the answer is meant for.
-        flags: What else bears on the loss.
+        flags: What else affects the loss.
         versions: Versions of the libraries.
 
     Example:

@@ -104,7 +104,7 @@ class LRCurve:
 
     @property
     def results(self) -> dict[str, list[float]]:
-        """The curve as Lightning's ``results``: ``{"lr": [...], "loss": [...]}``."""
+        """The curve in the form of Lightning's ``results``, with ``"lr"`` and ``"loss"``."""
         return {"lr": list(self.lrs), "loss": list(self.losses)}
 
     @property

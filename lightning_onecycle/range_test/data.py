@@ -1,4 +1,4 @@
-"""Data that a range test goes over, and that the training then finds as they were given."""
+"""The data that a range test accepts: the training must find them unchanged."""
 
 from __future__ import annotations
 

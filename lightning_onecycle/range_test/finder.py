@@ -1,4 +1,4 @@
-"""A callback that asks a range test, a search or a saved one, for the peak of the schedule."""
+"""A callback that takes the peak of the schedule from a range test, a search, or a file."""
 
 from __future__ import annotations
 

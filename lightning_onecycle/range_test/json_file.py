@@ -44,7 +44,7 @@ def check_format(content: Any, known: int) -> None:
     if not isinstance(content, Mapping) or "format" not in content:
         raise ValueError("there is no 'format' in it")
     if content["format"] != known:
-        raise ValueError(f"its format is {content['format']!r}, known is {known}")
+        raise ValueError(f"its format must be {known}, got {content['format']!r}")
 
 
 def written(losses: Iterable[float]) -> list[float | str]:

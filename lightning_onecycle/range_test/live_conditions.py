@@ -1,4 +1,4 @@
-"""The conditions of a run, read from its trainer, and a peak held against those of a new one."""
+"""The conditions of a run, read from its trainer, and compared with those of a peak."""
 
 from __future__ import annotations
 

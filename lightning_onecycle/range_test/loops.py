@@ -1,4 +1,4 @@
-"""Lightning's loops, but they end when a range test does, and validate when it says so."""
+"""Lightning's loops for a range test, which decides when they validate and end."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class _TestEpochLoop:
 
     @property
     def done(self) -> bool:
+        """Whether the test or its epoch has ended."""
         return bool(self.test.stopped) or self._num_ready_batches_reached()
 
     def _should_check_val_fx(self, data_fetcher: Any) -> bool:
@@ -77,6 +78,7 @@ class _TestValidationLoop:
     trainer: Trainer
 
     def run(self) -> Any:
+        """Validate, and give the test the logged values."""
         logged = super().run()  # type: ignore[misc]
         self.test.validated(self.trainer, logged)
         return logged

@@ -31,7 +31,7 @@ def plot_lr_curve(curve: LRCurve, suggest: bool = False, ax: Axes | None = None)
     Args:
         curve: What to draw.
         suggest: Whether to mark what each method suggests, or say why there is no suggestion.
-        ax: Where to draw. If None, a new figure is made, and pyplot does not hear of it.
+        ax: Where to draw. If None, a new figure is made without pyplot.
 
     Returns:
         The axes; ``.figure`` is their figure.
@@ -97,7 +97,7 @@ def plot_lr_curves(curves: Mapping[str, LRCurve], ax: Axes | None = None) -> Axe
 
     Args:
         curves: What to draw, each by its label.
-        ax: Where to draw. If None, a new figure is made, and pyplot does not hear of it.
+        ax: Where to draw. If None, a new figure is made without pyplot.
 
     Returns:
         The axes.

@@ -34,8 +34,8 @@ from lightning_onecycle.range_test.curve import LRCurve
 from lightning_onecycle.range_test.short_fit import ShortFit
 from lightning_onecycle.range_test.trial import RangeTest
 
-# Those of Lightning's that end a run, litter, time or measure it, or write the learning rate or the
-# weights of its end. All others are conditions of the training.
+# Callbacks of Lightning's that end, record, time or measure a run, or write the learning rate or
+# the weights of its end. All others are conditions of the training.
 _LEFT_OUT = (
     Checkpoint,
     EarlyStopping,
@@ -177,7 +177,7 @@ def _open_bar(steps: int, name: str) -> Any:
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for a hook that has been called already."""
+    """Do nothing, in place of a hook that has been called already."""
 
 
 def _takes_part(callback: Callback) -> bool:
@@ -191,6 +191,7 @@ def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> N
     configure = module.configure_callbacks
 
     def configure_callbacks() -> list[Callback]:
+        """Return the module's callbacks that take part, and list the others."""
         callbacks = configure()
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
         # As in any fit, they take the places of the trainer's own of the same type.

@@ -132,7 +132,7 @@ class ShortFit(Callback):
         if foreign:
             # Ratios are those of the peaks, and some schedulers start low.
             _groups.undo_schedulers(optimizer, foreign)
-        # A module may ask them for things; they are not to be stepped.
+        # A module may look at them, but Lightning must not step them.
         trainer.strategy.lr_scheduler_configs = [
             replace(config, interval="step", frequency=sys.maxsize, reduce_on_plateau=False)
             for config in trainer.lr_scheduler_configs
@@ -153,7 +153,7 @@ class ShortFit(Callback):
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
-        """Show the trainer as the training will, where those that are left out look at it."""
+        """Give the trainer all callbacks of the training, for code that looks at them."""
         callbacks = trainer.callbacks
         trainer.callbacks = [*callbacks, *self.left_out]
         try:
@@ -282,7 +282,7 @@ class ShortFit(Callback):
         stepped = self._taken or self.attempted
         if not stepped or self._idle_epochs > _MOST_EPOCHS_WITHOUT_A_STEP:
             raise MisconfigurationException(
-                f"The {self.what} cannot go on: its optimizer takes no step in a whole epoch."
+                f"The {self.what} cannot continue: its optimizer takes no step in a whole epoch."
                 " Does the training loader have batches, and does the module train with them?"
             )
 

@@ -35,6 +35,7 @@ def guarded(
 
     @functools.wraps(step)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
+        """Run the step; after a divergence, run it with the weights of the start."""
         try:
             return step(*args, **kwargs)
         except (MisconfigurationException, torch.cuda.OutOfMemoryError):

@@ -1,8 +1,8 @@
-r"""What an LR range test says, and whether it says anything. Pure Python.
+r"""The suggestions of an LR range test, and whether its curve shows anything. Pure Python.
 
 The whole curve is known when it is read, so it is smoothed afterwards and without lag: a running
 average, as most finders keep one, shows everything about half a decade too far to the right. Before
-a learning rate is read off, the fall of the curve is held against the curve's own noise.
+a learning rate is read off, the fall of the curve is compared with the curve's own noise.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
     needed = 6.0 * (1.0 + 5.0 / n)
 
     def significance(high: int) -> float:
+        """Return how far the loss at an index lies above the minimum, in standard errors."""
         error = noise * math.hypot(widths[high], widths[low])
         change = levels[high] - levels[low]
         return change / error if error else math.inf if change else 0.0
@@ -129,14 +130,25 @@ def read(lrs: tuple[float, ...], losses: tuple[float, ...], sigma: float = SIGMA
 def one_cycle_peak(lr_at_minimum: float, lr_at_edge: float) -> float:
     r"""Return the peak for a 1cycle training: a quarter of the edge, at most the minimum.
 
-    The edge is where half of the fall is lost again, for good. The flat bottom of a curve moves
+    The edge is where half of the fall is lost for good. The flat bottom of a curve moves
     with its noise, and the steep rise behind it does not. On a quadratic with curvature :math:`h`,
     a step along a gradient :math:`g` gains :math:`\eta g^2 - \eta^2 g^2 h / 2`: most at half of the
-    largest rate that converges. The other half is a margin that was measured: the loss tells late,
-    since at a momentum of 0.85 a step acts for seven more, in which the rate goes on rising. Where
+    largest rate that converges. The other half is a margin that was measured: the loss rises late,
+    because at a momentum of 0.85 a step acts for seven more, in which the rate rises further. If
     nothing drives the loss up, as with batch norm, the minimum is the limit.
 
     What it loses on 35 tasks: ``experiments/benchmarks/regret.py``.
+
+    Args:
+        lr_at_minimum: The rate at which the smoothed loss is lowest.
+        lr_at_edge: The rate beyond which the loss has lost half of its fall.
+
+    Returns:
+        The peak.
+
+    Example:
+        >>> one_cycle_peak(lr_at_minimum=0.5, lr_at_edge=1.2)
+        0.3
     """
     return min(lr_at_edge / 4.0, lr_at_minimum)
 
@@ -178,7 +190,7 @@ def valley(reading: Reading) -> Suggestion:
     long as it has members, before the first point where it is longest, and the middle of its
     middle third is returned.
     """
-    ends: list[float] = []  # of the chains of each length so far, the one that is easiest to go on
+    ends: list[float] = []  # of the chains of each length so far, the one that is easiest to extend
     length = []
     for loss in reading.losses:
         place = bisect_left(ends, -loss)

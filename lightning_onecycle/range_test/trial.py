@@ -36,7 +36,7 @@ class RangeTest(ShortFit):
         num_training: Optimizer steps.
         mode: ``"exponential"`` or ``"linear"``.
         early_stop_threshold: See `Divergence`.
-        schedule: Whose momentum at the peak is to be used. None: found out.
+        schedule: Whose momentum at the peak is to be used. None: that of the trainer.
         val_batches: Batches of each validation. 0: none.
         most_steps: Optimizer steps with those that a gradient scaler skips. None: any number.
         bar: See `ShortFit`.
@@ -137,8 +137,8 @@ class RangeTest(ShortFit):
             if self.bar is not None:
                 self.bar.clear()  # the message gets a line of its own
             rank_zero_info(
-                f"The LR range test is longer than the training (max_epochs={last}): what depends"
-                " on current_epoch sees epochs that the training never reaches."
+                f"The LR range test has more epochs than the training (max_epochs={last}): code"
+                " that reads current_epoch sees epochs that the training never reaches."
             )
 
     # ---- recording --------------------------------------------------------------------------

@@ -69,13 +69,13 @@ class Tuner:
         At step :math:`k` of :math:`N` the largest parameter group has
         :math:`a (b / a)^{k / (N - 1)}`, from ``min_lr`` to ``max_lr`` exactly; the others keep
         their ratio to it. All else is as in the training to come: data, batch size, accumulation,
-        precision, clipping, weight decay, callbacks (copies of those that do not end, litter or
+        precision, clipping, weight decay, callbacks (copies of those that do not end, record or
         time a run), and momentum, which is that of the schedule at its peak. A loss is the mean
         over the batches of an optimizer step, and over all devices.
 
         A callback of your own takes no part if it has ``takes_part_in_range_test = False``.
 
-        A short loader is gone over again. No validation is run unless it is asked for. See
+        A loader that is too short is repeated. No validation is run unless it is asked for. See
         `lightning_onecycle.isolation.isolated` for what is put back afterwards.
 
         Args:
@@ -109,7 +109,7 @@ class Tuner:
             MisconfigurationException: If there is not exactly one optimizer, the module takes no
                 or several steps at a time, there are no data or no losses, other code sets the
                 learning rate, the module holds something that cannot be copied, or a strategy such
-                as FSDP has taken it apart in a fit.
+                as FSDP has sharded it in a fit.
         """
         options = checked(
             min_lr=min_lr,
@@ -143,18 +143,17 @@ class Tuner:
     ) -> Search:
         """Find the peak by a range test and short trainings, and leave everything as it was.
 
-        A short training is the training to come with its schedule over at most 0.22 of its
-        steps. The first one has the peak that the range test suggests. The next ones have half
-        a decade less each as long as the lowest is the best, or half a decade more where the
-        highest is clearly the best. Then the gaps around the best are halved. All begin with the
-        same weights and see the same data in the same order, so their losses are compared batch by
-        batch. They are judged by the validation loss, or by the training loss at the end of the
-        cycle where there is none. The validation loss is what is logged as ``val_loss`` or the
-        like, or else what ``validation_step`` returns, or else what is logged with ``loss`` in its
-        name. One that diverges is stopped, and one that cannot win is stopped
-        after half of its steps. A cost of 2 adds two trainings of half of the steps, and a cost of
-        4 two whole ones: they begin at the peak that is suggested so far, and decide. See
-        `Search.suggest` for what is suggested.
+        A short training is the training to come with its schedule over at most 0.22 of its steps.
+        The first one has the peak that the range test suggests. Each next peak is half a
+        decade lower as long as the lowest is the best, or half a decade higher if the highest is
+        clearly the best. Then the gaps around the best are halved. All begin with the same weights
+        and see the same data in the same order, so their losses are compared batch by batch. They
+        are judged by the validation loss, or, without validation, by the training loss at the end
+        of the cycle. The validation loss is what is logged as ``val_loss`` or the like, or else
+        what ``validation_step`` returns, or else what is logged with ``loss`` in its name. One that
+        diverges is stopped, and one that cannot win is stopped after half of its steps. A cost of 2
+        adds two trainings of half of the steps, and a cost of 4 two whole ones. They begin at the
+        peak that is suggested so far, and decide. `Search.suggest` has the rule.
 
         Args:
             model: What is trained. The search runs on copies.
@@ -162,13 +161,13 @@ class Tuner:
             datamodule: As for ``Trainer.fit``.
             val_dataloaders: As for ``Trainer.fit``. All that the training validates on is used.
             cost: What may be spent, as a fraction of the optimizer steps of the training to come.
-                Below about 0.35 there is a range test alone. The recipe wants 3.
+                Below about 0.35 there is a range test alone. Give 3 for the recipe.
             weight_decays: Those to choose from. With these or with ``momenta`` the search is
                 Smith's recipe (arXiv:1803.09820, section 5): a range test for each weight decay,
                 short trainings at several peaks, at the weight decays that the curves cannot tell
-                apart and at the momenta, and longer ones at the settings that are then left. Groups
-                keep their ratio to the one with the largest, and are without weight decay if they
-                are without it in the optimizer and others are not.
+                apart and at the momenta, and longer ones at the settings that remain. Groups keep
+                their ratio to the one with the largest. A group without weight decay stays without
+                it if another group has some.
             momenta: Those to choose from beside the schedule's own: a pair, at the ends and at the
                 peak, or a number, throughout. With another momentum :math:`m` than :math:`m_0` at
                 the peak, SGD is tried at the peak times :math:`(1 - m) / (1 - m_0)`, which keeps

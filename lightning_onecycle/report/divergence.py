@@ -17,7 +17,7 @@ class Diverged(RuntimeError):
 class StopOnDivergence(Callback):
     """End the run with `Diverged` when the loss is no longer finite.
 
-    On a GPU, where looking at the loss means waiting for it, it is looked at every
+    On a GPU, where reading the loss waits for the device, it is checked every
     ``log_every_n_steps`` batches.
 
     Example:

@@ -57,7 +57,7 @@ def markdown(table: Table) -> str:
             parts.append(f"{heading}:\n\n" + "\n".join(map(_story, runs)))
     without = [f"- `{run.job}`: {', '.join(names)}" for run, names in _without_values(table)]
     if without:
-        parts.append("In no mean, because it is not finite or not known:\n\n" + "\n".join(without))
+        parts.append("In no mean, because not finite or not known:\n\n" + "\n".join(without))
     parts.append(f"This table again: `{command(table)}`")
     return "\n\n".join(part for part in parts if part) + "\n"
 

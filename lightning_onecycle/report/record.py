@@ -223,12 +223,24 @@ def _who_stopped(trainer: Trainer) -> str:
 
 
 def write_result(path: Path, result: dict[str, Any]) -> None:
-    """Write ``result.json``, whole or not at all."""
+    """Write ``result.json``, whole or not at all.
+
+    Args:
+        path: The file.
+        result: What is written as JSON.
+    """
     write_whole(path, json.dumps(result, indent=2, default=float) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read ``result.json``; nothing if it is missing or damaged."""
+    """Read ``result.json``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is in it; nothing if it is missing or damaged.
+    """
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -240,9 +252,9 @@ def record_failure(path: Path, reason: str, *, status: Status = "failed", **fact
     """Write why a run has ended, if the run could not.
 
     Args:
-        path: Its ``result.json``. What the run has written there of its own end stays.
+        path: Its ``result.json``. An end that the run itself has written stays.
         reason: Such as ``"killed by SIGKILL"``.
-        status: What has become of it, unless it was completed before.
+        status: Its status, unless it was completed before.
         **facts: What identifies the run, where there is no such file.
     """
     result = read_result(path)

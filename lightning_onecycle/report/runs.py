@@ -121,6 +121,7 @@ def once_per_file(read: Callable[[Path], T]) -> Callable[[Path], T]:
         return read(path)
 
     def cached(path: Path) -> T:
+        """Read the file, or return what was read from it in its present state."""
         state = path.stat()
         return remembered(path, state.st_ino, state.st_size, state.st_mtime_ns)
 
@@ -163,7 +164,10 @@ def _read(path: Path, job: str, events: list[Path]) -> Run:
     if problem or not isinstance(status, str):
         status, reason = "failed", problem or f"{RESULT} has no status"
     return Run(
-        *(job, status, None if reason is None else str(reason), facts),
+        job=job,
+        status=status,
+        reason=None if reason is None else str(reason),
+        facts=facts,
         metrics={name: _finite(value) for name, value in _mapping(metrics).items()},
         overrides=_overrides(given),
         choices=_about_the_run(_mapping(choices)),

@@ -82,7 +82,7 @@ def like_before(found: Search, fit: Callable[[ShortFit], None]) -> Callable[[Sho
     """Return ``fit``, which refuses other weights or data than the search has had so far.
 
     All fits of a search begin with the same weights and the same batch, so that their first losses
-    are the same. Where they are not, the data are others in each fit, and nothing is refused.
+    are the same. If they differ, each fit has other data, and nothing is refused.
 
     Args:
         found: The search, as it was saved.
@@ -95,11 +95,12 @@ def like_before(found: Search, fit: Callable[[ShortFit], None]) -> Callable[[Sho
     first = [of_a_fit[0] for of_a_fit in losses if of_a_fit]
 
     def checked(short_fit: ShortFit) -> None:
+        """Run the fit, and compare its first loss with that of the saved search."""
         fit(short_fit)
         if short_fit.losses and not _is_same(short_fit.losses[0], first[0]):
             raise MisconfigurationException(
-                f"The search began with a training loss of {first[0]:.6g}, and goes on with one of"
-                f" {short_fit.losses[0]:.6g}: with other weights or data its losses cannot be"
+                f"The search began with a training loss of {first[0]:.6g}, and continues with one"
+                f" of {short_fit.losses[0]:.6g}: with other weights or data its losses cannot be"
                 " compared. Call seed_everything before the module is made, give the same data, or"
                 " give another file."
             )

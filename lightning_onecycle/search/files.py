@@ -26,6 +26,7 @@ def load_curve_or_search(path: str | Path) -> LRCurve | Search:
     """
 
     def make(content: Any) -> LRCurve | Search:
+        """Return a Search if the file has probes, and otherwise a curve."""
         is_search = isinstance(content, Mapping) and "probes" in content
         return (Search if is_search else LRCurve).from_dict(content)
 

@@ -55,8 +55,8 @@ class Survey(RangeTest):
             steps = budgets.steps_left(trainer, epoch_starts=False)
         if steps is None or in_time or not pl_module.automatic_optimization:
             raise MisconfigurationException(
-                "The cost of a search is a fraction of the training's optimizer steps, and how many"
-                " there will be is not known: give OneCycle(total_steps=...), or, under automatic"
+                "A search needs the number of the training's optimizer steps, because its cost is a"
+                " fraction of them. Give OneCycle(total_steps=...), or, under automatic"
                 " optimization and without budget='time', Trainer(max_steps=...), or"
                 " Trainer(limit_train_batches=...) with a number of batches."
             )
@@ -189,6 +189,7 @@ class ProbeFit(ShortFit):
         log = pl_module.log
 
         def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            """Keep a value that the module logs, and log it."""
             if self._hears and isinstance(value, (Tensor, float)):
                 self._heard.append({name: torch.as_tensor(value).detach().float().mean()})
             log(name, value, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""How long the pieces of a search are, which peak comes next, and what it says of the training.
+"""The plan of a search: how long its parts are, which peak comes next, and the peak at the end.
 
 Pure Python. The numbers are measured: ``experiments/benchmarks/kinds``.
 """
@@ -46,13 +46,13 @@ class Plan(NamedTuple):
 def plan(total_steps: int, budget: int, num_training: int | None = None) -> Plan:
     """Plan a search.
 
-    The range test has a quarter of the budget, or of the training where that is shorter, and 300
-    steps at most. Where no probes fit in beside it, it has all of the budget.
+    The range test takes a quarter of the budget, or of the training if that is shorter, and at most
+    300 steps. If no probes fit beside it, it takes the whole budget.
 
     Args:
         total_steps: Optimizer steps of the training.
         budget: Steps that may be spent.
-        num_training: Steps of the range test. None: found out.
+        num_training: Steps of the range test. None: planned.
 
     Returns:
         The plan.
@@ -111,9 +111,9 @@ def _first_round(total_steps: int, left: int) -> tuple[int, int]:
 def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
     """Return how many probes fit into what is left of the budget, and the length of each.
 
-    A probe has 0.22 of the training: where one of four is abandoned, all fit in beside the range
-    test. For three of them a sixth will do, for two an eighth. One alone has nothing to be compared
-    with.
+    A probe has 0.22 of the training: if one of four is abandoned, they fit beside the range test.
+    Three may have a sixth each, and two an eighth. There is never one alone, because it could not
+    be compared.
 
     Args:
         total_steps: Optimizer steps of the training.
@@ -138,7 +138,7 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     """Return the peak that the next probe is to be trained at, or None if no more are worth it.
 
     The first one comes first. As long as the lowest peak is the best, half a decade below it comes
-    next. One above the highest is tried only where that is clearly better than the next one below
+    next. One above the highest is tried only if the highest is clearly better than the one below
     it: the suggestion of a range test is rather too high. Then the gap between the best
     and the better one of its neighbours is halved.
 
@@ -173,10 +173,10 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
 
 
 def anchor(lrs: Sequence[float], losses: Sequence[float], diverges: bool = False) -> float | None:
-    """Return the rate where the loss is lowest, to begin with where a curve suggests none.
+    """Return the rate of the lowest loss: the first peak, if a curve suggests none.
 
-    In a curve that is all noise that may be where nothing is learned yet. So it is looked for in
-    the last two decades where the curve ends because the loss diverges.
+    In a curve that is all noise, that may be a rate at which nothing is learned yet. So if the
+    curve ends because the loss diverges, only the last two decades are searched.
 
     Args:
         lrs: The rates of the curve.

@@ -18,15 +18,15 @@ _VERMILION, _GREEN = PALETTE[1], PALETTE[2]
 
 
 def plot_search(search: Search, suggest: bool = True, ax: Axes | None = None) -> Axes:
-    """Draw the curve of the range test, and over it what each short training came to.
+    """Draw the curve of the range test, and over it the loss of each short training.
 
-    A filled point is the loss of a short training at its peak; those of a length are connected, and
-    listed by rising peak. A cross at the upper end is one that was given up.
+    A filled point is the loss of a short training at its peak; those of the same length are
+    connected, and listed by rising peak. A cross at the upper end is one that was stopped early.
 
     Args:
         search: What to draw.
         suggest: Whether to mark the peak.
-        ax: Where to draw. If None, a new figure is made, and pyplot does not hear of it.
+        ax: Where to draw. If None, a new figure is made without pyplot.
 
     Returns:
         The axes.

@@ -114,7 +114,7 @@ class Probe:
     def is_clearly_worse_than(self, other: Probe) -> bool:
         """Return whether the loss is larger by more than the noise, see `is_clearly_larger`.
 
-        Fewer than four pairs of scores do not know their noise. There 2 % of the other's gain
+        With fewer than four pairs of scores the noise is not known. Then 2 % of the other's gain
         decide.
         """
         if not (self.is_complete and other.is_complete):
@@ -164,7 +164,12 @@ def is_clearly_larger(
     r"""Return whether the mean of ``scores`` is larger by three standard errors.
 
     The scores are paired: with the differences :math:`d_i` of :math:`n` batches, if
-    :math:`\bar d > 3 s_d / \sqrt n`. Nothing is clear where there are fewer than four pairs.
+    :math:`\bar d > 3 s_d / \sqrt n`. Nothing is clear with fewer than four pairs.
+
+    Args:
+        scores: Of one training, a score for each batch.
+        others: Of the other, for the same batches.
+        errors: Standard errors that the difference must exceed.
 
     Example:
         >>> is_clearly_larger([1.1, 2.2, 3.1, 4.2], [1.0, 2.0, 3.0, 4.0])

@@ -29,7 +29,7 @@ class DecayTest(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """The probes that are held against each other."""
+    """The probes that are compared with each other."""
 
     name: str
     probes: tuple[Probe, ...] = ()

@@ -19,17 +19,17 @@ _ROW, _HEADING = 0.22, 1.0  # inches of a line; lines of a heading
 
 
 def plot_recipe(search: Search) -> Figure:
-    """Draw the range tests of all weight decays, and what the trainings of each stage came to.
+    """Draw the range tests of all weight decays, and the losses of the trainings of each stage.
 
     The upper panel is Smith's figure from which a weight decay is chosen (arXiv:1803.09820,
-    section 4.4). In the lower one a filled point is the setting that stands after its stage. The
-    others were thrown away; a cross is a training that did not come to its end.
+    section 4.4). In the lower panel a filled point is the setting that is kept after its stage.
+    The others were thrown away; a cross is a training that was not completed.
 
     Args:
         search: One with a recipe.
 
     Returns:
-        The figure, which pyplot does not hear of.
+        The figure, which is made without pyplot.
 
     Raises:
         ImportError: If matplotlib is not installed.

@@ -94,7 +94,7 @@ def rows(search: Search) -> list[Row]:
         for probe in stage.probes:
             outcome = _outcome(probe, chosen)
             if probe != chosen and stage.name not in ROUNDS and _goes_on(recipe, probe):
-                outcome = outcome.replace("thrown away", "goes on to the longer trainings")
+                outcome = outcome.replace("thrown away", "kept for the longer trainings")
             found.append(_row(stage.name, probe, outcome, is_kept=probe == chosen))
         before = chosen
     return found
@@ -129,6 +129,7 @@ def _goes_on(recipe: Recipe, probe: Probe) -> bool:
     """Return whether the setting of a probe is trained again for longer, at a lower peak."""
 
     def is_same(longer: Probe) -> bool:
+        """Whether a longer training has the setting of this one, at the lowered peak."""
         part = part_of_peak(
             probe.steps, longer.steps, probe.over_fit, recipe.start.curve.conditions
         )

@@ -64,7 +64,7 @@ def run_recipe(user_fit: UserFit, options: dict[str, Any]) -> Search:
     rank_zero_info(
         run.announcement()
         if found is None
-        else f"The recipe of {file} goes on after {found.steps:,} of {budget:,} steps."
+        else f"The recipe of {file} continues after {found.steps:,} of {budget:,} steps."
     )
     with progress_bar(trainer, budget, "recipe") as run.bar:
         if found is not None:

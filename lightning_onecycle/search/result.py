@@ -55,12 +55,12 @@ class Search:
         >>> from lightning_onecycle import LRCurve
         >>> from lightning_onecycle.search import Probe
         >>> curve = LRCurve((0.01, 0.1, 1.0), (2.3, 0.8, 5.0))
-        >>> probes = [Probe(lr, loss, 9, "completed") for lr, loss in ((0.3, 0.5), (0.1, 0.4))]
-        >>> search = Search(curve, tuple(probes), 9, 9, steps=20)
+        >>> probe = Probe(0.1, 0.4, 9, "completed")
+        >>> search = Search(curve, (probe,), 9, 9, steps=20)
         >>> search.suggestion()
         0.1
         >>> print(search)
-        Search: peak 0.1 (validation losses after 9 steps: 0.5 at 0.3, 0.4 at 0.1), 20 steps for 9
+        Search: peak 0.1 (validation losses after 9 steps: 0.4 at 0.1), 20 steps for a training of 9
     """
 
     curve: LRCurve
@@ -143,14 +143,14 @@ class Search:
 
         where lr is the lowest peak that is as good as the best of the longest probes: the loss is
         larger neither by three standard errors over the batches, nor by a tenth of what the best
-        has gained since its first steps. It leans to the low side, since too high a peak loses more
-        than one that is as much too low.
+        has gained since its first steps. It prefers low peaks, because a peak that is too high
+        loses more than one that is too low by the same factor.
 
         The best peak of Adam's family falls with the length of the training,
         :math:`p_0 = 0.25`, as it does in language models (arXiv:2409.19913). That of other
-        optimizers does not, :math:`p_0 = 0`. Both fall where the longer training over-fits:
-        :math:`g` is how far the validation loss of the best probe lies above its training loss, as
-        a fraction of the fall of the latter, see `Probe.over_fit`. The numbers are measured:
+        optimizers does not, :math:`p_0 = 0`. Both fall if the longer training over-fits: :math:`g`
+        is how far the validation loss of the best probe lies above its training loss, as a fraction
+        of the fall of the latter, see `Probe.over_fit`. The numbers are measured:
         ``experiments/benchmarks/kinds``.
 
         Returns:
@@ -207,7 +207,7 @@ class Search:
     def __repr__(self) -> str:
         if self.recipe is not None:
             found = describe(self.suggestion(), self.weight_decay, self.momentum)
-            return f"Recipe: {found}, {self.steps:,} steps for {self.total_steps:,}"
+            return f"Recipe: {found}, {self.steps:,} steps for a training of {self.total_steps:,}"
         lr, reason = self.suggest()
         rounds = [
             f"after {length:,} steps: " + ", ".join(probe.outcome for probe in of_round)
@@ -216,7 +216,8 @@ class Search:
         judged_by = self.judged_by.replace("loss", "losses")
         why = f"{judged_by} {'; '.join(rounds)}" if rounds else reason
         peak = "no peak" if lr is None else f"peak {lr:.3g}"
-        return f"Search: {peak} ({why}), {self.steps:,} steps for {self.total_steps:,}"
+        spent = f"{self.steps:,} steps for a training of {self.total_steps:,}"
+        return f"Search: {peak} ({why}), {spent}"
 
     def plot(self, suggest: bool = True, ax: Axes | None = None) -> Figure:
         """Draw the curve and the probes, see `lightning_onecycle.search.plot.plot_search`.

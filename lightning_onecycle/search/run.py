@@ -90,7 +90,7 @@ def run_search(user_fit: UserFit, options: dict[str, Any]) -> Search:
         rank_zero_info(_announcement(planned, cost, budget, total))
     else:
         rank_zero_info(
-            f"The search of {file} goes on after {found.steps:,} of {budget:,} steps and"
+            f"The search of {file} continues after {found.steps:,} of {budget:,} steps and"
             f" {len(found.probes)} short training{'s' * (len(found.probes) != 1)}."
         )
         fit = like_before(found, fit)

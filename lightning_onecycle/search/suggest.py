@@ -9,7 +9,7 @@ from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.search.plan import next_peak, part_of_peak
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 
-_NOTABLE = 0.02  # over-fitting that is spoken of
+_NOTABLE = 0.02  # over-fitting that the reason mentions
 _SAME = 10.0**0.1  # a factor between peaks that are the same
 
 
@@ -73,5 +73,5 @@ def _scaled(chosen: Probe, part: float, over_fit: float, why: str) -> Suggestion
     if part == 1.0:
         return Suggestion(chosen.lr, why)
     more = " and over-fits more" if over_fit > _NOTABLE else ""
-    longer = f"{part:.2g} of {chosen.lr:.3g}, for the training is longer{more}"
+    longer = f"{part:.2g} times {chosen.lr:.3g}, because the training is longer{more}"
     return Suggestion(chosen.lr * part, f"{longer}; {why}")

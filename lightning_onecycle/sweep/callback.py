@@ -57,7 +57,7 @@ class Sweep(Callback):
         if resume is None and has_run:
             sys.exit(
                 f"hydra.run.dir must be a new directory, got that of an earlier run, {directory}"
-                + (": give resume=DIR to go on with it" if has_checkpoint else "")
+                + (": give resume=DIR to continue it" if has_checkpoint else "")
             )
         if not is_free or (resume and has_run):
             config.hydra.output_subdir = None  # The record stays that of the earlier run.
@@ -77,9 +77,9 @@ class Sweep(Callback):
         (root / LOCK).touch()
         for number in signals_of_the_end():  # between jobs, and with other launchers
             signal.signal(number, lambda number, _: sys.exit(128 + number))
-        if is_of_slurm():  # which sends it to all processes of a job; it is for the run at work
+        if is_of_slurm():  # which sends SIGUSR1 to all processes of a job; the run handles it
             signal.signal(signal.SIGUSR1, lambda number, _: None)
-        # The processes of a cluster's launcher import the program from wherever they are started.
+        # A cluster's launcher may start its processes in another directory.
         paths = [os.path.abspath(sys.path[0]), os.environ.get("PYTHONPATH")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         _name_by_what_is_swept(config)
@@ -93,7 +93,7 @@ class Sweep(Callback):
 
 
 def file_name(text: str) -> str:
-    """Return a name for a directory that says the text and needs no quotes, nor a directory above.
+    """Return the text as a directory's name, without slashes and what needs quotes.
 
     Where it is too long, its end is a hash. Hydra's configurations have it as ``${file_name:...}``.
 
@@ -161,7 +161,7 @@ def _say_what_is_left(root: Path, statuses: list[str], jobs: int) -> None:
         print(f"{jobs - len(statuses):,} of {jobs:,} jobs have not begun", flush=True)
     if jobs > len(statuses) or {"interrupted", "failed"} & set(statuses):
         option = shlex.quote(f"hydra.sweep.dir={root}")
-        print(f"go on: the same command with {option}", flush=True)
+        print(f"continue: the same command with {option}", flush=True)
 
 
 def _print_table(root: Path, jobs: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""A run's command line: its program, what composes its configuration again, what was swept."""
+"""A run's command line: its program, its configuration flags, and what was swept."""
 
 from __future__ import annotations
 

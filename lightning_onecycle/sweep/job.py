@@ -73,10 +73,12 @@ def job(*, share: Task | None = None) -> Callable[[Task], Task]:
     """
 
     def decorate(task: Task) -> Task:
+        """Wrap the task."""
         program = program_of(task)  # now: a launcher may take the task to another process
 
         @functools.wraps(task)
         def run(cfg: DictConfig) -> Any:
+            """Run a job of a sweep in its own process, and a single run here."""
             if HydraConfig.get().mode != RunMode.MULTIRUN:
                 with _failures_told(Path(HydraConfig.get().runtime.output_dir)):
                     return task(cfg)
@@ -168,7 +170,7 @@ class Job:
         """
         result = self.result
         if result.get("status") == "diverged":
-            return None  # Optuna's sweeper takes NaN ill
+            return None  # Optuna's sweeper does not accept NaN
         if not self.is_over:
             reason = result.get("reason") or f"it has left no {RESULT} that says how it ended"
             raise JobFailed(f"{self.name}: {reason}")
@@ -201,15 +203,15 @@ class Job:
     def _prepare(self, cfg: DictConfig, rank: int | None = None) -> None:
         """Continue from its checkpoint, or start again without one."""
         if self.can_go_on:
-            log.info(f"{self.name}: going on from its checkpoint")
+            log.info(f"{self.name}: continues from its checkpoint")
             if "resume" in cfg:
                 cfg.resume = str(self.directory)
         if rank:
-            return  # the first sees to the files
+            return  # the first rank writes the files
         job_files.remember(self.directory, self.overrides, cfg)
         if not self.can_go_on:
             job_files.start_anew(self.directory)
-        elif self.result:  # should it end before it can say so itself
+        elif self.result:  # in case it ends before it can write so itself
             write_result(self.directory / RESULT, self.result | {"reason": STARTING})
 
     def _run_as_a_rank(self, rank: int, task: Task, cfg: DictConfig) -> float | None:
@@ -228,7 +230,7 @@ class Job:
     def _write_table(self, plot: bool = True) -> None:
         try:
             write_results(self.root, plot=plot)
-        except OSError as error:  # a full disk; what the job has come to is its own affair
+        except OSError as error:  # a full disk, which does not change the job's own result
             log.error(f"the table of {self.root} is not written: {error}")
 
     def _run_in_a_process(self, task: Task, cfg: DictConfig, share: Task | None) -> None:

@@ -25,7 +25,7 @@ RESULT = "result.json"
 GIVEN = ".job.json"
 """In a job's directory: what it was given. Whoever writes ``result.json`` need not know it."""
 CHECKPOINT = Path("checkpoints", "last.ckpt")
-# What a run without a checkpoint leaves and the next one writes anew, if it comes to it.
+# What a run without a checkpoint leaves, and the next run writes again.
 _LEFT = (RESULT, "lr_find.json", "lr_find.png", "schedule.png", "events.out.tfevents.*")
 
 
@@ -45,7 +45,7 @@ def remember(directory: Path, overrides: Sequence[str], cfg: DictConfig) -> None
 
 
 def changes(directory: Path, cfg: DictConfig) -> str:
-    """Return what a job's configuration has had other values of, as text; its files may change."""
+    """Return as text what has changed in a job's configuration, whose files may change."""
     text = read_result(directory / GIVEN).get("config")
     if text is None:
         return ""
@@ -128,7 +128,7 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
 
 
 def restore_record(directory: Path, overrides: Sequence[str]) -> None:
-    """Put back Hydra's record of a run's options, which that of a later one has written over."""
+    """Restore Hydra's record of a run's options, after a later run has overwritten it."""
     hydra = HydraConfig.get()
     record = directory / str(hydra.output_subdir)
     if record.is_dir():
@@ -165,7 +165,7 @@ def _is_of_a_sweep(directory: Path) -> bool:
 
 
 def difference(earlier: set[str], given: set[str]) -> str:
-    """Return what options a run had that others lack, and lacked that others have, as text."""
+    """Return as text which options a run had, and which it lacked."""
     had, lacked = (", ".join(sorted(side)) for side in (earlier - given, given - earlier))
     if not had:
         return f"did not have {lacked}"

@@ -41,7 +41,7 @@ class End(NamedTuple):
 
     Attributes:
         code: Its exit code; that of one that was killed is the signal's number, negative.
-        signal: What the sweep was told to end with meanwhile, Ctrl-C or SIGTERM, or None.
+        signal: The signal that the sweep got meanwhile, Ctrl-C or SIGTERM, or None.
     """
 
     code: int
@@ -62,6 +62,7 @@ def run_in_a_fork(run: Callable[[], None]) -> End:
     """
 
     def in_a_session_of_its_own() -> None:
+        """Run it out of reach of the terminal's signals, with the handlers of a new process."""
         os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number in (signal.SIGTERM, signal.SIGUSR1):
@@ -116,6 +117,7 @@ def _signals_handed_on(session: int | None) -> Iterator[list[int]]:
         return
 
     def hand_on(number: int, frame: Any) -> None:
+        """Send the signal to the job's processes."""
         received.append(number)
         with suppress(ProcessLookupError):  # the job has just ended
             os.killpg(session, number)

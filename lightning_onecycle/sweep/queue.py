@@ -1,4 +1,4 @@
-"""A sweep's jobs in the hands of submitit: what they are called, and how each has ended."""
+"""The jobs of a sweep that submitit submits: their names, and how each has ended."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SECONDS_FOR_FILES = 5.0  # until a result is seen on another machine
 def watch_over_jobs() -> None:
     """Have Hydra's submitit launchers name what they submit, and wait for all of it.
 
-    Alone they say nothing, give up at the first job that ends without a result, while others run
-    on, and without SLURM's accounting wait for a cancelled job for ever.
+    By themselves they print nothing, and give up at the first job that ends without a result,
+    although others run. Without SLURM's accounting they wait for a cancelled job for ever.
     """
     from submitit import AutoExecutor
     from submitit.core.utils import FailedJobError
@@ -32,6 +32,7 @@ def watch_over_jobs() -> None:
     submit = AutoExecutor.map_array
 
     def map_array(self: Any, function: Any, *arguments: Iterable[Any]) -> list[_Watched]:
+        """Submit the jobs, print the number and the log of each, and watch over them."""
         given = [list(values) for values in arguments]
         try:
             jobs = submit(self, function, *given)
@@ -106,10 +107,12 @@ class _Watched:
 
     @property
     def id(self) -> str:
+        """Its number in SLURM."""
         return str(self.job.job_id)
 
     @property
     def log(self) -> Path:
+        """The file with the output of the first rank."""
         return Path(self._first.paths.stdout)
 
     @property
@@ -118,10 +121,12 @@ class _Watched:
 
     @property
     def has_result(self) -> bool:
+        """Whether the first rank has written its result."""
         return bool(self._first.paths.result_pickle.exists())
 
     @property
     def is_alive(self) -> bool:
+        """Whether the job waits or runs."""
         from submitit import SlurmJob
 
         if isinstance(self.job, SlurmJob):
@@ -155,7 +160,7 @@ def _say_what_is_left(jobs: Sequence[_Watched]) -> None:
     left = [job.id for job in jobs if not job.has_result and job.is_alive]
     if left:
         print(
-            f"left in the queue, where they go on: {', '.join(left)}. {_cancel(left)} ends them;"
+            f"left in the queue, where they continue: {', '.join(left)}. {_cancel(left)} ends them;"
             " the same command again waits for them.",
             flush=True,
         )
