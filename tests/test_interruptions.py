@@ -151,8 +151,10 @@ def test_a_run_that_is_interrupted_says_so_and_loses_nothing(
         assert "Traceback" not in output, told
     if code == 0 or phase == "end of a sweep":
         return
-    if first and phase != "start":  # which a run on a slow machine has left behind
-        assert first["status"] == ("completed" if phase == "test" else "interrupted"), told
+    if first:  # on a busy machine the run may be in a later phase
+        has_trained = first.get("steps") is not None and first["steps"] == first["total_steps"]
+        assert first["status"] == "interrupted" or has_trained, told
+        assert phase != "test" or first["status"] == "completed", told
     assert first or phase in ("start", "data", "range test"), told
     if phase == "fit" and signum != signal.SIGKILL and first["steps"] < first["total_steps"]:
         assert f"{first['steps']} of them taken" in output_again, told
