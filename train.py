@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import errno
 import logging
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from importlib import import_module
@@ -100,6 +101,15 @@ IGNORED = (
 )
 
 
+def end_of_a_thread(ended: threading.ExceptHookArgs) -> None:
+    """Print why a thread has ended, but where it found the disk full, as the run will say itself.
+
+    TensorBoard writes in a thread, and raises its error again in the run.
+    """
+    if getattr(ended.exc_value, "errno", None) != errno.ENOSPC:
+        threading.__excepthook__(ended)
+
+
 def share(cfg: DictConfig) -> None:
     """Read the data of a sweep's job, and import what each job needs, once for all jobs."""
     build(cfg, "data").read()
@@ -116,6 +126,7 @@ def main(cfg: DictConfig) -> float | None:
     rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
+    threading.excepthook = end_of_a_thread
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
     directory = Path(HydraConfig.get().runtime.output_dir)

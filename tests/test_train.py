@@ -148,6 +148,10 @@ def test_main_job_is_in_tensorboard(finished):
     assert "hparams" in plugins
     (layout,) = plugins["custom_scalars"].tensor.string_val
     assert b"learning rate and momentum" in layout
+    assert b"generalization gap" in layout
+    hparams = b"".join(v.metadata.plugin_data.content for v in values if "hparams" in v.tag)
+    assert b"peak_lr" in hparams
+    assert OmegaConf.load(directory / "hparams.yaml").peak_lr == 0.2
     assert b"sharpness" not in layout  # it is not measured, and its charts would be empty
 
 
