@@ -96,12 +96,6 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
             )
         return [*flags, *options]
     directory = Path(name)
-    for place in map(_unquoted, places):  # Lightning gives the run's own to further ranks
-        if Path(place).absolute() != directory.absolute():
-            sys.exit(
-                f"train.py: hydra.run.dir must be left out with resume, got {place!r}: the run goes"
-                f" on in its own directory, {directory}"
-            )
     record = directory / RECORD
     for needed in (directory / CHECKPOINT, record / "overrides.yaml", record / "hydra.yaml"):
         if not needed.is_file():
@@ -110,6 +104,12 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
             sys.exit(
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {name!r}: there is no {needed}{hint}"
+            )
+    for place in map(_unquoted, places):  # Lightning gives the run's own to further ranks
+        if Path(place).absolute() != directory.absolute():
+            sys.exit(
+                f"train.py: hydra.run.dir must be left out with resume, got {place!r}: the run goes"
+                f" on in its own directory, {directory}"
             )
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
     here = [
