@@ -106,7 +106,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
                 f" {name!r}: there is no {needed}{hint}"
             )
     for place in map(_unquoted, places):  # Lightning gives the run's own to further ranks
-        if Path(place).absolute() != directory.absolute():
+        if Path(place).resolve() != directory.resolve():
             sys.exit(
                 f"train.py: hydra.run.dir must be left out with resume, got {place!r}: the run goes"
                 f" on in its own directory, {directory}"

@@ -158,6 +158,17 @@ def test_main_job_is_in_tensorboard(finished):
     assert b"sharpness" not in layout  # it is not measured, and its charts would be empty
 
 
+def test_what_nobody_measures_has_no_chart(tmp_path):
+    code, output = run(
+        *QUIET, "trainer.max_epochs=1", "callbacks.gap=null", f"hydra.run.dir={tmp_path}"
+    )
+    assert code == 0, output
+    values = [value for file in tmp_path.glob("events*") for value in values_in(file)]
+    (layout,) = (v.tensor.string_val[0] for v in values if "custom_scalars" in v.tag)
+    assert b"learning rate and momentum" in layout
+    assert b"gap" not in layout
+
+
 def values_in(file):
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
