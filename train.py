@@ -89,6 +89,7 @@ from lightning_onecycle import (
 from lightning_onecycle.report import Status, read_result, record_failure
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep.job_files import is_over
+from lightning_onecycle.sweep.ranks import is_first
 
 log = logging.getLogger("train")
 IGNORED = (
@@ -138,7 +139,8 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(1)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
-        record_end(cfg, directory, str(error))
+        if is_first():  # only that holds the directory, which may be another run's
+            record_end(cfg, directory, str(error))
         sys.exit(1)
     except Diverged:
         say_how_it_ended(read_result(directory / RESULT), directory)

@@ -2,7 +2,9 @@
 
 import pytest
 
-from experiments.launch import options_for_all_ranks, plugins_of_the_cluster
+from conftest import quiet_trainer
+from experiments.build import UsageError
+from experiments.launch import check_processes, options_for_all_ranks, plugins_of_the_cluster
 
 OF_A_TASK = {
     "SLURM_JOB_ID": "17",
@@ -43,3 +45,13 @@ def test_lightnings_requeue_which_would_lead_into_other_runs_is_off(task):
     task()
     (environment,) = plugins_of_the_cluster()
     assert not environment.auto_requeue
+
+
+@pytest.mark.parametrize("said", [{"RANK": "1"}, {"LOCAL_RANK": "1"}, {"WORLD_SIZE": "2"}])
+def test_one_process_of_several_does_not_train_alone(said, monkeypatch):
+    trainer = quiet_trainer()
+    check_processes(trainer)
+    ((name, value),) = said.items()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"got 1 and 1 for one of several, .*: {name}={value}$"):
+        check_processes(trainer)
