@@ -18,6 +18,7 @@ if __name__ == "__main__":
 import errno
 import logging
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from importlib import import_module
@@ -88,6 +89,7 @@ from lightning_onecycle import (
 from lightning_onecycle.report import Status, read_result, record_failure
 from lightning_onecycle.report.record import STARTING
 from lightning_onecycle.sweep.job_files import is_over
+from lightning_onecycle.sweep.ranks import is_first
 
 log = logging.getLogger("train")
 IGNORED = (
@@ -98,6 +100,15 @@ IGNORED = (
     "Encountered `nan` values in tensor",
     "The `srun` command is available on your system",
 )
+
+
+def end_of_a_thread(ended: threading.ExceptHookArgs) -> None:
+    """Print why a thread has ended, but where it found the disk full, as the run will say itself.
+
+    TensorBoard writes in a thread, and raises its error again in the run.
+    """
+    if getattr(ended.exc_value, "errno", None) != errno.ENOSPC:
+        threading.__excepthook__(ended)
 
 
 def share(cfg: DictConfig) -> None:
@@ -116,6 +127,7 @@ def main(cfg: DictConfig) -> float | None:
     rank_zero.log.addFilter(  # of either Lightning, whichever was imported first
         lambda record: record.levelno > logging.INFO or "lightning_onecycle" in record.pathname
     )
+    threading.excepthook = end_of_a_thread
     for message in IGNORED:
         warnings.filterwarnings("ignore", message)
     directory = Path(HydraConfig.get().runtime.output_dir)
@@ -127,7 +139,8 @@ def main(cfg: DictConfig) -> float | None:
         sys.exit(1)
     except (UsageError, MisconfigurationException) as error:
         log.error(f"train.py: {error}")
-        record_end(cfg, directory, str(error))
+        if is_first():  # only that holds the directory, which may be another run's
+            record_end(cfg, directory, str(error))
         sys.exit(1)
     except Diverged:
         say_how_it_ended(read_result(directory / RESULT), directory)

@@ -28,6 +28,8 @@ BOOLEANS = (
     "data.drop_last",
     "schedule.cycle_momentum",
     "trainer.sync_batchnorm",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
     "lr_find.allow_differences",
 )
 GROUPS = ("schedule", "optimizer", "model", "data", "trainer", "callbacks", "logger", "lr_find")
@@ -37,19 +39,28 @@ WHOLE = {
     "max_epochs": (None, -1),
     "max_steps": (-1,),
     "check_val_every_n_epoch": (None,),
+    "log_every_n_steps": (None, 0),
+    "num_sanity_val_steps": (None, 0, -1),
 }
 GIVEN_BY_US = {
     "logger": "choose one with the group logger, or add one with +logger.NAME._target_=...",
     "callbacks": "add one with +callbacks.NAME._target_=...",
     "plugins": "add precision, strategy or accelerator as the trainer's key of that name",
+    "default_root_dir": "it is hydra.run.dir",
 }
+
+# What each part of a group has, whichever Lightning it is from.
+METHOD_OF_PARTS = {"callbacks": "on_train_start", "logger": "log_metrics"}
 
 # A run's directory is its name where a logger's service wants one.
 OmegaConf.register_new_resolver("base_name", lambda path: Path(path).name, replace=True)
 
 
 class UsageError(ValueError):
-    """The command line asks for what cannot be; the message names the key, the rule, the value."""
+    """The command line asks for what cannot be; one line names the key, the rule, the value."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 def check(cfg: DictConfig) -> None:
@@ -85,15 +96,16 @@ def check(cfg: DictConfig) -> None:
         number("task.label_smoothing", smoothing, "in [0, 1)", lambda v: 0 <= v < 1)
         cfg.data.batch_size = whole("data.batch_size", cfg.data.batch_size, 1)
         for key, others in WHOLE.items():
-            if trainer[key] not in others:
+            if key in trainer and trainer[key] not in others:
                 trainer[key] = whole(f"trainer.{key}", trainer[key], 1)
-        _check_time(trainer.max_time)
+        choice("trainer.deterministic", trainer.get("deterministic"), (None, True, False, "warn"))
+        _check_time(trainer.get("max_time"))
         choice("lr_scaling.rule", cfg.lr_scaling.rule, (None, "linear", "sqrt"))
         whole("lr_scaling.batch_size", cfg.lr_scaling.batch_size, 1)
-        if trainer.limit_train_batches is not None:
+        if trainer.get("limit_train_batches") is not None:
             number("trainer.limit_train_batches", trainer.limit_train_batches, "> 0", bool)
         for key in ("limit_val_batches", "limit_test_batches"):
-            if trainer[key] is not None:
+            if trainer.get(key) is not None:
                 number(f"trainer.{key}", trainer[key], ">= 0", lambda v: v >= 0)
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -116,7 +128,7 @@ def check(cfg: DictConfig) -> None:
             "lr_scaling.rule must be null with a range test, which finds the peak for the batch"
             f" size that it runs at, got {cfg.lr_scaling.rule!r}"
         )
-    if trainer.sync_batchnorm and not torch.cuda.is_available():
+    if trainer.get("sync_batchnorm") and not torch.cuda.is_available():
         raise UsageError(
             "trainer.sync_batchnorm must be false without a GPU: torch.nn.SyncBatchNorm has no CPU"
             " version"
@@ -171,7 +183,7 @@ def _check_time(value: Any) -> None:
 def build(cfg: DictConfig, key: str, **more: Any) -> Any:
     """Instantiate one group; a refusal by what it builds names the group's key."""
     try:
-        return instantiate(cfg[key], **more, _convert_="all")
+        built = instantiate(cfg[key], **more, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         of_a_logger = key == "logger" and cause is not None  # each service has errors of its own
@@ -180,6 +192,11 @@ def build(cfg: DictConfig, key: str, **more: Any) -> Any:
             place = re.search(r"full_key: (\S+)", str(error))  # as callbacks.batch_norm
             raise UsageError(named(place[1] if place else key, cause)) from error
         raise
+    for name, part in built.items() if key in METHOD_OF_PARTS else ():
+        if part is not None and not hasattr(part, METHOD_OF_PARTS[key]):
+            kind = key.removesuffix("s")
+            raise UsageError(f"{key}.{name} must be null or a {kind} of Lightning's, got {part!r}")
+    return built
 
 
 def connect(loggers: Sequence[Logger]) -> None:

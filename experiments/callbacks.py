@@ -11,23 +11,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_onecycle import ScheduleCallback
+from lightning_onecycle import GeneralizationGap, ScheduleCallback
 from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.plots import plot_schedule
 
 log = logging.getLogger(__name__)
 
 # The custom-scalars tab: what belongs together in one chart.
-TENSORBOARD_LAYOUT = {
-    "1cycle": {
-        "learning rate": ["Multiline", ["^lr$"]],
-        "momentum": ["Multiline", ["^momentum$"]],
-        "learning rate and momentum": ["Multiline", ["^lr$", "^momentum$"]],
-        "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
-        "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
-        "generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]],
-    },
+CHARTS = {
+    "learning rate": ["Multiline", ["^lr$"]],
+    "momentum": ["Multiline", ["^momentum$"]],
+    "learning rate and momentum": ["Multiline", ["^lr$", "^momentum$"]],
+    "loss: training and validation": ["Multiline", ["^train/loss$", "^val/loss$"]],
+    "accuracy: training and validation": ["Multiline", ["^train/acc$", "^val/acc$"]],
 }
+GAP = {"generalization gap": ["Multiline", ["^gap/loss$", "^gap/acc$"]]}
 MEASURED = {
     "noise and sharpness": {
         "gradient noise scale": ["Multiline", ["^measure/noise_scale$"]],
@@ -118,8 +116,12 @@ class ShowPlan(Callback):
         )
         if callback.budget == "steps":
             self._draw(callback)
-        measures = any(isinstance(c, Measurement) for c in trainer.callbacks)
-        layout = TENSORBOARD_LAYOUT | (MEASURED if measures else {})
+        # A chart of what nobody measures would be empty.
+        measures, has_gap = (
+            any(isinstance(c, kind) for c in trainer.callbacks)
+            for kind in (Measurement, GeneralizationGap)
+        )
+        layout = {"1cycle": CHARTS | (GAP if has_gap else {})} | (MEASURED if measures else {})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(layout)

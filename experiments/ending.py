@@ -74,6 +74,8 @@ def log_hyperparameters(loggers: Sequence[Logger], cfg: DictConfig, result: dict
     metrics = {name: value for name, value in metrics.items() if value is not None}
     for logger in loggers:
         is_tensorboard = isinstance(logger, TensorBoardLogger)
+        if is_tensorboard:  # it has written its hparams.yaml before there were any, and only once
+            Path(logger.log_dir, logger.NAME_HPARAMS_FILE).unlink(missing_ok=True)
         logger.log_hyperparams(parameters, *([metrics] if is_tensorboard else []))
         logger.save()
 

@@ -148,6 +148,14 @@ def check_processes(trainer: Trainer) -> None:
                 f" {launch.by} on {launch.nodes} nodes"
             )
         return
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+    if trainer.world_size == 1 and (several or not is_first()):
+        names = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE")
+        said = " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+        raise UsageError(
+            "trainer.devices and trainer.num_nodes must be those of all processes, got 1 and 1 for"
+            f" one of several, as the environment says: {said}"
+        )
     environment = getattr(trainer.strategy, "cluster_environment", None)
     alone = environment is None or isinstance(environment, LightningEnvironment)
     if nodes > 1 and alone and not {"NODE_RANK", "MASTER_ADDR"} <= os.environ.keys():

@@ -76,6 +76,7 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
         if value == "null" and (CONF / key).is_dir():  # for which Hydra has a traceback
             sys.exit(f"train.py: {key} must be an option of its group, got null: see --help")
     several_jobs = bool({"-m", "--multirun"} & set(flags))
+    places = [o.partition("=")[2] for o in options if o.startswith("hydra.run.dir=")]
     if not several_jobs:
         options += options_for_all_ranks(options)
     given = [option for option in options if option.lstrip("+").startswith("resume=")]
@@ -103,6 +104,12 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
             sys.exit(
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {name!r}: there is no {needed}{hint}"
+            )
+    for place in map(_unquoted, places):  # Lightning gives the run's own to further ranks
+        if Path(place).resolve() != directory.resolve():
+            sys.exit(
+                f"train.py: hydra.run.dir must be left out with resume, got {place!r}: the run goes"
+                f" on in its own directory, {directory}"
             )
     quoted = "'" + str(directory).replace("'", "\\'") + "'"
     here = [
@@ -152,9 +159,10 @@ def _given_anew(earlier: list[str], options: list[str], sources: list[Path]) -> 
 
     A key is that of a group where one of the ``sources`` has a directory of its name.
     An option takes the place of the earlier one with its key. Where that has added the key, with
-    ``+key=value``, the new one adds it too, and one that deletes it stands behind it.
+    ``+key=value``, the new one adds it too, and one that deletes it stands behind it. A group of
+    which the same option is given again keeps its keys.
     """
-    keys = {_key(option) for option in options}
+    keys = {_key(option) for option in options if option not in earlier}
     groups = {key for key in keys if any((source / key).is_dir() for source in sources)}
     result = [option for option in earlier if _key(option).split(".")[0] not in groups]
     for option in options:

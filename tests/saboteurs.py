@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import threading
 import time
 
 from lightning.pytorch import Callback
@@ -52,8 +53,16 @@ class Raise(Saboteur):
 
 
 class FillDisk(Saboteur):
+    """As TensorBoard meets it: in its thread, and then in the run."""
+
     def harm(self):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        def write():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        write()
 
 
 class KillAtTheEnd(Checkpoint):

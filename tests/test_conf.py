@@ -217,6 +217,18 @@ def test_a_logger_that_is_not_installed_is_refused_in_one_line(monkeypatch):
             "trainer.check_val_every_n_epoch must be a whole number >= 1, got 0",
         ),
         ("optimizer.nesterov=no", "optimizer.nesterov must be true or false, got 'no'"),
+        (
+            "trainer.enable_progress_bar=no",
+            "trainer.enable_progress_bar must be true or false, got 'no'",
+        ),
+        (
+            "trainer.deterministic=no",
+            "trainer.deterministic must be one of None, True, False, 'warn', got 'no'",
+        ),
+        (
+            "trainer.log_every_n_steps=x",
+            "trainer.log_every_n_steps must be a whole number >= 1, got 'x'",
+        ),
         ("trainer.limit_val_batches=abc", "trainer.limit_val_batches must be >= 0, got 'abc'"),
     ],
 )
@@ -233,7 +245,21 @@ def test_a_bad_value_of_one_of_several_callbacks_is_refused_with_its_whole_key()
         build(cfg, "callbacks")
 
 
-@pytest.mark.parametrize("key", ["logger", "callbacks", "plugins"])
+@pytest.mark.parametrize(("group", "kind"), [("callbacks", "callback"), ("logger", "logger")])
+def test_a_part_of_a_group_that_is_none_is_refused_with_its_whole_key(group, kind):
+    cfg = OmegaConf.create({group: {"own": 3, "left_out": None}})
+    rule = f"{group}.own must be null or a {kind} of Lightning's, got 3"
+    with pytest.raises(UsageError, match=f"^{re.escape(rule)}$"):
+        build(cfg, group)
+
+
+def test_a_class_that_is_not_there_is_refused_in_one_line():
+    cfg = OmegaConf.create({"callbacks": {"own": {"_target_": "no.such"}}})
+    with pytest.raises(UsageError, match=r"^callbacks\.own: Error loading 'no\.such'.*$"):
+        build(cfg, "callbacks")
+
+
+@pytest.mark.parametrize("key", ["logger", "callbacks", "plugins", "default_root_dir"])
 def test_what_train_py_gives_to_the_trainer_is_not_taken_from_elsewhere(key):
     with pytest.raises(UsageError, match=f"trainer.{key} must be left out"):
         check(composed(f"+trainer.{key}=x"))

@@ -9,6 +9,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +466,25 @@ def test_any_directory_with_runs_below(tmp_path: Path) -> None:
     assert read_table(one).to_markdown().startswith("1 job: 1 completed.\n")
 
 
+def test_a_job_that_was_moved_and_linked_to_is_a_row_and_other_links_are_not(
+    tmp_path: Path,
+) -> None:
+    root, elsewhere = tmp_path / "sweep", tmp_path / "elsewhere"
+    write_run(root / "0", {"seed": 0}, completed(0.9))
+    write_run(elsewhere / "moved", {"seed": 1}, completed(0.8))
+    write_run(elsewhere / "data" / "other", {"seed": 2}, completed(0.7))
+    for link, target in {
+        root / "1": elsewhere / "moved",
+        root / "best": root / "0",
+        root / "up": tmp_path,
+        root / "data": elsewhere / "data",
+        root / "dangling": tmp_path / "nothing",
+        elsewhere / "moved" / "itself": elsewhere / "moved",
+    }.items():
+        link.symlink_to(target)
+    assert [run.job for run in read_table(root).runs] == ["0", "1"]
+
+
 @pytest.mark.parametrize("name", ["missing", "empty", "file"])
 def test_a_directory_without_runs_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -526,6 +546,14 @@ def test_the_command_prints_the_table_and_writes_the_files(sweep: Path) -> None:
     table, _, last = done.stdout.rpartition("\n\n")
     assert f"{table}\n" == (sweep / "results.md").read_text() == BY_HAND
     assert last == "results: sweep/results.csv sweep/results.md sweep/results.png\n"
+
+
+@pytest.mark.slow
+def test_the_command_ends_without_a_traceback_where_nobody_reads_on(sweep: Path) -> None:
+    command = [sys.executable, "-m", "lightning_onecycle.report", str(sweep)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # type: ignore[union-attr]
+        assert process.stderr.read() == b""  # type: ignore[union-attr]
 
 
 @pytest.mark.slow
@@ -774,3 +802,23 @@ def test_what_has_logged_nothing_has_no_picture(sweep: Path) -> None:
     write_results(sweep)
     assert (sweep / "results.md").is_file()
     assert not (sweep / "results.png").exists()
+
+
+@pytest.mark.slow
+def test_a_table_of_thousands_of_runs_takes_seconds_and_little_memory(tmp_path: Path) -> None:
+    for number in range(2000):
+        lr, seed = 0.01 * (number % 40 + 1), number // 40
+        result = completed(0.9, max_lr=lr)
+        write_run(tmp_path / str(number), {"optimizer.lr": lr, "seed": seed}, result)
+    measured = """
+        import resource, sys, time
+        from lightning_onecycle.report import read_table
+        memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, began = memory(), time.process_time()
+        read_table(sys.argv[1]).to_markdown()
+        print(time.process_time() - began, (memory() - before) / 1024)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(measured), str(tmp_path)]
+    seconds, megabytes = map(float, subprocess.check_output(command, text=True).split())
+    assert seconds < 5
+    assert megabytes < 200

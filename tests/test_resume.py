@@ -87,6 +87,11 @@ def resumed(directory, *options):
         (["schedule=triangular", "schedule.cycles=2"], ["schedule=step"], ["schedule=step"]),
         (
             ["schedule=triangular", "schedule.cycles=2"],
+            ["schedule=triangular"],
+            ["schedule.cycles=2", "schedule=triangular"],
+        ),
+        (
+            ["schedule=triangular", "schedule.cycles=2"],
             ["schedule.gamma=0.5", "schedule=step"],
             ["schedule.gamma=0.5", "schedule=step"],
         ),
@@ -123,6 +128,14 @@ def test_a_group_of_a_directory_of_the_users_is_chosen_anew_with_its_keys(run, t
 def test_another_main_configuration_is_part_of_a_run(run):
     directory = run("seed=1", sources=[("main", "/no/such/conf")])
     assert resumed(directory) == ["--config-path=/no/such/conf", "seed=1"]
+
+
+def test_a_run_goes_on_in_no_other_directory(run):
+    directory = run("seed=1")
+    for same in (directory, f'"{directory}"'):  # as Lightning gives it to further ranks
+        assert resumed(directory, f"hydra.run.dir={same}")[0] == "seed=1"
+    with pytest.raises(SystemExit, match=r"hydra\.run\.dir must be left out with resume, got 'b'"):
+        arguments_for_hydra([f"resume={directory}", "hydra.run.dir=b"])
 
 
 def test_a_directory_to_resume_may_end_with_a_quote(run, tmp_path):

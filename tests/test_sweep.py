@@ -5,6 +5,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -617,15 +619,38 @@ def test_tasks_that_are_not_the_devices_are_refused(tmp_path):
         "trainer.devices=1", "seed=0", f"hydra.sweep.dir={tmp_path}",
     )  # fmt: skip
     assert code == 1
-    assert "hydra.launcher.tasks_per_node must be trainer.devices" in output
+    assert ": hydra.launcher.tasks_per_node must be trainer.devices, and" in output
+    assert "Traceback" not in output
+    (result,) = (json.loads(path.read_text()) for path in tmp_path.glob("0-*/result.json"))
+    assert (result["status"], "seed=0" in result["overrides"]) == ("failed", True)
+    assert "got 2 tasks for 1 x 1" in result["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_of_a_launcher_find_the_program_from_any_directory(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    sweep = ("-m", f"hydra/launcher={launcher}", "seed=0,1", "trainer.max_epochs=1")
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *QUIET, *sweep, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(results_of(tmp_path / "sweep")) == 2
 
 
 @pytest.mark.slow
 def test_optuna(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    import optuna
+
+    storage = f"sqlite:///{tmp_path}/study.db"
     search = (
         *QUIET, "experiment=tune_onecycle", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1",
-        "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}",
+        "trainer.max_epochs=1", f"hydra.sweep.dir={tmp_path}", f"hydra.sweeper.storage={storage}",
     )  # fmt: skip
     code, output = run(*search)
     assert code == 0, output
@@ -637,6 +662,8 @@ def test_optuna(tmp_path):
     code, output = run(*search)
     assert code == 0, output
     assert output.count("not run again") == 3
+    study = optuna.load_study(study_name="tune_onecycle", storage=storage)  # of both searches
+    assert [trial.value for trial in study.trials] == pytest.approx(values * 2)
 
 
 @pytest.mark.slow
@@ -683,6 +710,19 @@ def test_the_first_rank_holds_the_lock_and_one_that_is_started_again_waits_for_i
     threading.Timer(0.5, held.release).start()
     with alone(path):
         assert not held.is_locked
+
+
+def test_a_job_of_several_ranks_is_locked_as_one_of_one_process_is(tmp_path, monkeypatch):
+    job = Job(tmp_path / "0-seed=0", tmp_path, ("seed=0",))
+    job.directory.mkdir()
+    module = sys.modules[Job.__module__]
+    monkeypatch.setattr(module, "rank_of_many", lambda cfg: 0)
+    monkeypatch.setattr(module, "take_rank", lambda: None)
+    with (
+        FileLock(job.directory / ".job.lock"),
+        pytest.raises(JobFailed, match="0-seed=0: another process is at work on it"),
+    ):
+        job.run(pytest.fail, OmegaConf.create())
 
 
 @pytest.mark.parametrize(

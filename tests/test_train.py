@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import python
 from experiments.checkpoint_io import AtomicCheckpointIO
 from forks import run, start
-from lightning_onecycle import LRCurve, Search, __version__
+from lightning_onecycle import LRCurve, Search, __version__, one_cycle
 from lightning_onecycle.report.record import RUNNING, TESTING
 from lightning_onecycle.sweep.job_files import start_anew
 
@@ -140,15 +140,33 @@ def test_main_job_is_in_tensorboard(finished):
     } <= set(tags["scalars"])
     assert "schedule" in tags["images"]
     lrs = events.Scalars("lr")
-    assert len({event.step for event in lrs}) == len(lrs) == 360
+    steps = [event.step for event in lrs]
+    assert sorted(set(steps)) == steps
+    assert {0, 359} <= set(steps)
+    points = one_cycle().trace(360)
+    assert [event.value for event in lrs] == pytest.approx([0.2 * points[n].lr for n in steps])
     assert max(event.value for event in lrs) == pytest.approx(0.2)
-    assert lrs[-1].value == pytest.approx(0.2 / 1000)
     values = [value for file in directory.glob("events*") for value in values_in(file)]
     plugins = {value.metadata.plugin_data.plugin_name: value for value in values}
     assert "hparams" in plugins
     (layout,) = plugins["custom_scalars"].tensor.string_val
     assert b"learning rate and momentum" in layout
+    assert b"generalization gap" in layout
+    hparams = b"".join(v.metadata.plugin_data.content for v in values if "hparams" in v.tag)
+    assert b"peak_lr" in hparams
+    assert OmegaConf.load(directory / "hparams.yaml").peak_lr == 0.2
     assert b"sharpness" not in layout  # it is not measured, and its charts would be empty
+
+
+def test_what_nobody_measures_has_no_chart(tmp_path):
+    code, output = run(
+        *QUIET, "trainer.max_epochs=1", "callbacks.gap=null", f"hydra.run.dir={tmp_path}"
+    )
+    assert code == 0, output
+    values = [value for file in tmp_path.glob("events*") for value in values_in(file)]
+    (layout,) = (v.tensor.string_val[0] for v in values if "custom_scalars" in v.tag)
+    assert b"learning rate and momentum" in layout
+    assert b"gap" not in layout
 
 
 def values_in(file):

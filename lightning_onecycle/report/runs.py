@@ -132,11 +132,19 @@ def _find(directory: Path) -> Iterator[tuple[Path, list[Path]]]:
     """Yield each run's directory with the event files that are its own."""
     runs: dict[Path, list[Path]] = {}
     owner: dict[Path, Path | None] = {}
-    for root, folders, files in os.walk(directory):
+    for root, folders, files in os.walk(directory, followlinks=True):
         path = Path(root)
         is_run = CONFIG in folders or RESULT in files
         owner[path] = path if is_run else owner.get(path.parent)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".")
+            and (
+                not (path / name).is_symlink()
+                or (owner[path] is None and _is_a_run_elsewhere(path / name, directory))
+            )
+        ]
         if is_run:
             runs[path] = []
         of = owner[path]
@@ -144,6 +152,12 @@ def _find(directory: Path) -> Iterator[tuple[Path, list[Path]]]:
             runs[of] += [path / name for name in files if "tfevents" in name]
     for path, events in runs.items():
         yield path, sorted(events, key=lambda file: _natural(file.name))
+
+
+def _is_a_run_elsewhere(link: Path, directory: Path) -> bool:
+    """Return whether a job has been moved and linked to; other links may lead anywhere."""
+    is_run = (link / CONFIG).is_dir() or (link / RESULT).is_file()
+    return is_run and not link.resolve().is_relative_to(directory.resolve())
 
 
 def _name(path: Path, directory: Path) -> str:

@@ -144,7 +144,11 @@ class Job:
         Raises:
             JobFailed: If it has not come to its end.
         """
-        rank = rank_of_many(cfg)
+        try:
+            rank = rank_of_many(cfg)
+        except ValueError as error:
+            self._record_failure(str(error))
+            raise JobFailed(f"{self.name}: {error}") from None
         if rank is not None:
             return self._run_as_a_rank(rank, task, cfg)
         with self._alone():
