@@ -641,7 +641,7 @@ ORDER = """
 
         kinds = [
             item
-            for item in map(vars(lightning_onecycle).get, lightning_onecycle.__all__)
+            for item in (getattr(lightning_onecycle, name) for name in lightning_onecycle.__all__)
             if isinstance(item, type) and issubclass(item, tree.Callback)
         ]
         for kind in kinds:

@@ -72,7 +72,8 @@ def imports(path, *, everywhere=True):
 def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     added = run(
         f"{ONLY_LIGHTNING}\n"
-        "import sys, lightning.pytorch; before = set(sys.modules); import lightning_onecycle;"
+        "import sys, lightning.pytorch; before = set(sys.modules)\n"
+        "from lightning_onecycle import *;"
         " print(*sorted(set(sys.modules) - before))"
     )
     ours = {name for name in added if name.partition(".")[0] == "lightning_onecycle"}
@@ -80,6 +81,31 @@ def test_importing_adds_nothing_but_the_package_to_what_lightning_brings():
     assert others <= {"filelock"}  # small; anything else belongs into the function that needs it
     assert "lightning_onecycle.callback" in ours
     assert not {"lightning_onecycle.sweep", "lightning_onecycle._hydra"} & ours
+
+
+def test_the_table_of_a_sweep_needs_neither_torch_nor_lightning():
+    brought = run(
+        "import sys, lightning_onecycle, lightning_onecycle.report.__main__; print(*sys.modules)"
+    )
+    assert not brought & {"torch", "lightning", "lightning_onecycle._lightning"}
+
+
+@pytest.mark.parametrize("package", [lightning_onecycle, lightning_onecycle.report])
+def test_names_that_are_imported_at_their_first_use_are_listed_for_type_checkers_too(package):
+    (guarded,) = (
+        node.body
+        for node in ast.parse(Path(package.__file__).read_text()).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    homes = {
+        node.module.removeprefix(f"{package.__name__}."): tuple(a.name for a in node.names)
+        for node in guarded
+    }
+    assert homes == package._HOMES
+    assert package.__all__ == sorted(name for names in homes.values() for name in names)
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'x'"):
+        getattr(package, "x")  # noqa: B009
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What ``import lightning_onecycle`` costs beyond ``import lightning.pytorch``.
+"""What all names of ``lightning_onecycle`` cost beyond ``import lightning.pytorch``.
 
     python -m experiments.benchmarks.import_time
 
@@ -20,14 +20,14 @@ from typing import Any
 from experiments.benchmarks.results import ROOT, keep
 from experiments.rows import markdown
 
-IMPORTS = ("lightning.pytorch", "lightning_onecycle")
+IMPORTS = ("import lightning.pytorch", "from lightning_onecycle import *")
 CODE = """
 import json, sys, time
 sys.modules["pytorch_lightning"] = None
 rows = []
 for name in sys.argv[1:]:
     before, clock, processor = len(sys.modules), time.perf_counter(), time.process_time()
-    __import__(name)
+    exec(name)
     seconds = time.perf_counter() - clock, time.process_time() - processor
     rows.append((*seconds, len(sys.modules) - before))
 print(json.dumps(rows))

@@ -78,7 +78,7 @@ class Conditions:
 
     @property
     def has_betas(self) -> bool:
-        """Whether the optimizer is of Adam's family: its groups have ``betas``."""
+        """Whether parameter groups have ``betas``, as those of Adam's family."""
         return any("betas" in group for group in self.groups)
 
     def with_weight_decay(self, value: float) -> Conditions:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 from filelock import FileLock
-from lightning.fabric.utilities import rank_zero_warn
 
 from lightning_onecycle._files import write_whole, write_whole_bytes
 from lightning_onecycle.report.comparison_plot import plot_comparison
@@ -55,7 +55,7 @@ def write_results(
             try:
                 picture = _picture(table)
             except ImportError as error:
-                rank_zero_warn(f"{directory / 'results.png'} is not drawn: {error}")
+                warnings.warn(f"{directory / 'results.png'} is not drawn: {error}", stacklevel=2)
             else:
                 if picture is not None:
                     write_whole_bytes(directory / "results.png", picture)
