@@ -102,7 +102,7 @@ __all__ = [
     "warmup_cosine",
 ]
 
-__getattr__, __dir__ = lazy(__name__, _HOMES, first="_lightning")
+__getattr__, __dir__ = lazy(__name__, _HOMES, first="lightning_onecycle._lightning")
 
 if not sys.modules.keys().isdisjoint(("lightning", "pytorch_lightning")):
     # It looks at what the user has imported, also before `import lightning_onecycle.callback`.

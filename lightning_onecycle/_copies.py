@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_onecycle._deepcopy import Memo, deepcopied, graphs_cut
 from lightning_onecycle._lightning import of_either_lightning
 
 HELD_AS_DATA = (Dataset, DataLoader, CombinedLoader, LightningDataModule)
@@ -37,8 +38,6 @@ _OF_THE_TREE = ("_parameters", "_buffers", "_modules", *_HOOKS)
 _HOLD_FUNCTIONS = (types.FunctionType, types.MethodType, functools.partial, list, tuple, dict)
 _IN_GLOBALS = (Optimizer, LRScheduler, list, tuple, dict)
 _COMPILED = ("forward", "training_step", "validation_step", "test_step", "predict_step")
-# What deepcopy has copied: the id of an original, and what stands for it.
-Memo = dict[int, Any]
 
 
 def what_is_shared(trainer: Trainer, module: nn.Module) -> tuple[Memo, list[Any]]:
@@ -72,7 +71,7 @@ def copy_module(module: LightningModule, memo: Memo) -> LightningModule:
         MisconfigurationException: If something in the module cannot be copied.
     """
     try:
-        copied = _deepcopy(module, memo)
+        copied = deepcopied(module, memo)
     except Exception as error:
         raise MisconfigurationException(
             f"{type(module).__name__} must be copied, so that it stays unchanged, and"
@@ -177,7 +176,7 @@ def _culprit(module: nn.Module) -> str:
         for name, value in vars(child).items():
             if name not in ("_modules", "_trainer"):
                 try:
-                    with _graphs_cut():
+                    with graphs_cut():
                         copy.deepcopy(value)
                 except Exception:
                     return f"its attribute {f'{prefix}.{name}'.lstrip('.')}"
@@ -191,7 +190,7 @@ def copy_callbacks(callbacks: list[Callback], memo: dict[int, Any]) -> list[Call
         for name in ("log", "log_dict"):  # methods of a module, which each fit attaches anew
             memo[id(vars(callback).get(name))] = None
         try:
-            with _graphs_cut():
+            with graphs_cut():
                 copies.append(copy.deepcopy(callback, memo))
         except Exception as error:
             rank_zero_warn(
@@ -262,49 +261,12 @@ def _copy_optimizer(value: Any, memo: Memo) -> Any:
     for tensor in tensors:
         memo.setdefault(id(tensor), tensor)
     try:
-        return _deepcopy(value, memo)
+        return deepcopied(value, memo)
     except Exception as error:
         raise MisconfigurationException(
             f"The {type(value).__name__} was made outside of configure_optimizers. It must be"
             f" copied, so that it stays unchanged, and cannot be copied: {error}"
         ) from error
-
-
-def _deepcopy(value: Any, memo: Memo) -> Any:
-    """Return a deep copy, in which optimizers have all of their attributes."""
-    with _graphs_cut():
-        copied = copy.deepcopy(value, memo)
-    for original in memo[id(memo)]:  # where deepcopy keeps alive what it has copied
-        if isinstance(original, Optimizer) and _loses_attributes(original):
-            other = memo[id(original)]
-            for name in vars(original).keys() - vars(other).keys() - {"step"}:
-                setattr(other, name, copy.deepcopy(vars(original)[name], memo))
-    return copied
-
-
-@contextmanager
-def _graphs_cut() -> Iterator[None]:
-    """Have deepcopy take tensors without their graphs, wherever they are: it refuses a graph.
-
-    Modules keep losses, hidden states or buffers of their last step. Without gradients, what
-    TorchScript copies by itself has no graph either.
-    """
-    refuses = Tensor.__deepcopy__
-
-    def deepcopy(tensor: Tensor, memo: Memo) -> Tensor:
-        return refuses(tensor, memo) if tensor.is_leaf else tensor.detach().clone()
-
-    Tensor.__deepcopy__ = deepcopy  # type: ignore[method-assign]
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        Tensor.__deepcopy__ = refuses  # type: ignore[method-assign]
-
-
-def _loses_attributes(optimizer: Optimizer) -> bool:
-    # torch's leaves out what a subclass has of its own, such as the optimizer that it wraps.
-    return type(optimizer).__getstate__ is Optimizer.__getstate__
 
 
 def _trained_by(optimizer: Any) -> list[Tensor]:

@@ -27,7 +27,7 @@ def lazy(
     def get(name: str) -> Any:
         if name in home_of:
             if first is not None:
-                import_module(f"{package}.{first}")
+                import_module(first)
             value = getattr(import_module(f"{package}.{home_of[name]}"), name)
         elif not name.startswith("_") and find_spec(f"{package}.{name}") is not None:
             value = import_module(f"{package}.{name}")

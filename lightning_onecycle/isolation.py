@@ -20,6 +20,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
 from lightning_onecycle import _copies, _generators
+from lightning_onecycle._deepcopy import Memo
 from lightning_onecycle._kept import Kept
 from lightning_onecycle._lightning import class_for, subclass_for
 
@@ -146,7 +147,7 @@ def _prepare(
     kept: Kept,
     callbacks: list[Callback],
     copied: LightningModule,
-    memo: _copies.Memo,
+    memo: Memo,
 ) -> None:
     fit_loop = class_for(_FitLoop, trainer)(trainer, trainer.min_epochs, trainer.max_epochs)
     epoch_class = class_for(_TrainingEpochLoop, trainer)

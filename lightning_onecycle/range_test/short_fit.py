@@ -111,11 +111,12 @@ class ShortFit(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse what cannot be tested or trained, and take over the optimizer."""
         optimizers = trainer.optimizers
-        if len(optimizers) != 1 or not optimizers[0].param_groups:
+        kinds = [type(optimizer).__name__ for optimizer in optimizers if optimizer.param_groups]
+        if len(optimizers) != 1 or not kinds:
+            which = f"{len(kinds)}: {', '.join(kinds)}" if kinds else "none"
             raise MisconfigurationException(
                 f"An LR range test needs one optimizer, and {type(pl_module).__name__}."
-                f"configure_optimizers returned {_named(optimizers)}. Test a module that has one"
-                " optimizer."
+                f"configure_optimizers returned {which}. Test a module that has one optimizer."
             )
         with self.callbacks_of_the_training(trainer):
             for callback in self.left_out:
@@ -212,12 +213,7 @@ class ShortFit(Callback):
     # ---- recording --------------------------------------------------------------------------
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect the loss, and where the optimizer has stepped, record its mean."""
         loss = loss_in(outputs)
@@ -299,8 +295,3 @@ class ShortFit(Callback):
         loss = loss_in(outputs)
         if loss is not None:
             self.val_window.append(loss)
-
-
-def _named(optimizers: Sequence[Optimizer]) -> str:
-    kinds = [type(optimizer).__name__ for optimizer in optimizers if optimizer.param_groups]
-    return f"{len(kinds)}: {', '.join(kinds)}" if kinds else "none"

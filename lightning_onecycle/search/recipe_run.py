@@ -233,13 +233,10 @@ class _Run:
         if not rivals:
             self._note(f"{name}: left out, one setting is clearly the best")
             return
-        settings = [
-            Setting.of(probe)._replace(
-                lr=probe.lr
-                * part_of_peak(probe.steps, length, probe.over_fit, self.found.conditions)
-            )
-            for probe in [standing, *rivals][:most]
-        ]
+        settings = []
+        for probe in [standing, *rivals][:most]:
+            part = part_of_peak(probe.steps, length, probe.over_fit, self.found.conditions)
+            settings.append(Setting.of(probe)._replace(lr=probe.lr * part))
         self._probes(name, settings, length)
         done = ranked(self.recipe.stage(name).probes)
         if done and not done[0].is_as_good_as(standing):
