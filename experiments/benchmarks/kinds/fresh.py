@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.benchmarks.kinds import nets
+from experiments.benchmarks.kinds import fresh_nets, nets
 from experiments.benchmarks.kinds.data import fashion, prior, split, standardized
 from experiments.benchmarks.kinds.losses import Batch, accuracy, squared_error
 from experiments.benchmarks.kinds.problems import Problem, classify, pretrained
@@ -39,21 +39,6 @@ def _modules() -> list[Any]:
     return [*modules, tarfile, threading, typing, zipfile]
 
 
-class TextCNN(nn.Module):
-    """The largest features of convolutions over characters (Kim, arXiv:1408.5882)."""
-
-    def __init__(self, classes: int, filters: int = 48) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(128, 32)
-        self.convs = nn.ModuleList(nn.Conv1d(32, filters, size) for size in (3, 4, 5))
-        self.out = nn.Sequential(nn.Dropout(0.3), nn.Linear(3 * filters, classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
-        h = self.embed(x).transpose(1, 2)
-        return self.out(torch.cat([conv(h).relu().amax(2) for conv in self.convs], 1))
-
-
 def smoothed(net: nn.Module, batch: Batch) -> Tensor:
     """Cross-entropy of labels of which a tenth is spread over all classes."""
     x, y = batch
@@ -65,23 +50,7 @@ def modules(length: int = 80, of_each: int = 400) -> Problem:
     sources = [inspect.getsource(module)[: length * of_each] for module in _modules()]
     codes = torch.tensor([min(ord(c), 127) for source in sources for c in source])
     data = split(codes.view(-1, length), torch.arange(10).repeat_interleave(of_each), val=1000)
-    return Problem(TextCNN(10), smoothed, data[:2], data[2:], math.log(10), accuracy)
-
-
-class Seq2Seq(nn.Module):
-    """A recurrent net that reads a word, and one that writes another (Cho, arXiv:1406.1078)."""
-
-    def __init__(self, width: int = 96) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(28, 24)
-        self.reader = nn.GRU(24, width, batch_first=True)
-        self.writer = nn.GRU(24, width, batch_first=True)
-        self.out = nn.Linear(width, 28)
-
-    def forward(self, word: Tensor, written: Tensor) -> Tensor:
-        """Return scores of the next letters, classes second."""
-        state = self.reader(self.embed(word))[1]
-        return self.out(self.writer(self.embed(written), state)[0]).transpose(1, 2)
+    return Problem(fresh_nets.TextCNN(10), smoothed, data[:2], data[2:], math.log(10), accuracy)
 
 
 def next_letter(net: nn.Module, batch: Batch) -> Tensor:
@@ -107,24 +76,7 @@ def backwards() -> Problem:
     """Spell the words of Python's help backwards."""
     data = _words()
     trivial = prior(*(target[target > 0] for target in (data[1], data[3])))
-    return Problem(Seq2Seq(), next_letter, data[:2], data[2:], trivial)
-
-
-class GatedConv(nn.Module):
-    """Gated convolutions over words, an adaptive softmax (Dauphin et al., arXiv:1612.08083)."""
-
-    def __init__(self, words: int, width: int = 64) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(words, width)
-        self.convs = nn.ModuleList(nn.Conv1d(width, 2 * width, 3) for _ in range(3))
-        self.out = nn.AdaptiveLogSoftmaxWithLoss(width, words, [100, 500])
-
-    def forward(self, x: Tensor, target: Tensor) -> Tensor:
-        """Return the loss."""
-        h = self.embed(x).transpose(1, 2)
-        for conv in self.convs:
-            h = h + F.glu(conv(F.pad(h, (2, 0))), dim=1)
-        return self.out(h.transpose(1, 2).flatten(0, 1), target.flatten()).loss
+    return Problem(fresh_nets.Seq2Seq(), next_letter, data[:2], data[2:], trivial)
 
 
 def next_word(net: nn.Module, batch: Batch) -> Tensor:
@@ -148,30 +100,9 @@ def _sentences(count: int = 2000, length: int = 24) -> tuple[Tensor, ...]:
 def sentences() -> Problem:
     """Predict the next word of Python's help."""
     train, val = _sentences()
-    return Problem(GatedConv(2000), next_word, (train,), (val,), prior(train[:, 1:], val[:, 1:]))
-
-
-class GraphNet(nn.Module):
-    """Messages along the edges of trees, up and down (Schlichtkrull et al., arXiv:1703.06103)."""
-
-    def __init__(self, kinds: int, width: int = 48, layers: int = 3) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(kinds + 1, width)
-        self.own, self.down, self.up, self.norms = (nn.ModuleList() for _ in range(4))
-        for _ in range(layers):
-            for linears in (self.own, self.down, self.up):
-                linears.append(nn.Linear(width, width))
-            self.norms.append(nn.LayerNorm(width))
-        self.out = nn.Linear(width, kinds)
-
-    def forward(self, nodes: Tensor, is_parent: Tensor) -> Tensor:
-        """Return scores of the kinds of the nodes, classes second."""
-        h = self.embed(nodes)
-        children = is_parent.transpose(1, 2)
-        children = children / children.sum(2, keepdim=True).clamp(min=1.0)
-        for own, down, up, norm in zip(self.own, self.down, self.up, self.norms, strict=True):
-            h = norm(h + F.relu(own(h) + is_parent @ down(h) + children @ up(h)))
-        return self.out(h).transpose(1, 2)
+    return Problem(
+        fresh_nets.GatedConv(2000), next_word, (train,), (val,), prior(train[:, 1:], val[:, 1:])
+    )
 
 
 def hidden_nodes(net: nn.Module, batch: Batch) -> Tensor:
@@ -183,7 +114,7 @@ def hidden_nodes(net: nn.Module, batch: Batch) -> Tensor:
 @lru_cache
 def _trees(size: int = 32, kinds: int = 40) -> tuple[Tensor, ...]:
     names, parents = [], []
-    for path in sorted(Path(inspect.__file__).parent.glob("[a-d]*.py")):
+    for path in sorted(Path(inspect.__file__).parent.glob("[a-z]*.py")):
         for function in ast.walk(ast.parse(path.read_text("utf-8"))):
             if not isinstance(function, ast.FunctionDef):
                 continue
@@ -209,7 +140,7 @@ def trees() -> Problem:
     """Guess hidden nodes of the syntax trees of Python's functions."""
     data = _trees()
     trivial = prior(*(target[target >= 0] for target in (data[2], data[5])))
-    return Problem(GraphNet(40), hidden_nodes, data[:3], data[3:], trivial)
+    return Problem(fresh_nets.GraphNet(40), hidden_nodes, data[:3], data[3:], trivial)
 
 
 # ---- images -------------------------------------------------------------------------------------
@@ -219,26 +150,6 @@ def trees() -> Problem:
 def _small_fashion() -> tuple[Tensor, ...]:
     x, y, x_val, y_val = fashion()
     return F.avg_pool2d(x, 2), y, F.avg_pool2d(x_val, 2), y_val
-
-
-def _block(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False, **options)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU())
-
-
-def _teacher() -> nn.Module:
-    return nn.Sequential(
-        _block(1, 32), nn.MaxPool2d(2), _block(32, 64), nn.Flatten(), nn.Linear(64 * 49, 10)
-    )
-
-
-def _student() -> nn.Module:
-    """Convolutions by channel, then over channels (Howard et al., arXiv:1704.04861)."""
-    return nn.Sequential(
-        _block(1, 16), _block(16, 16, groups=16, stride=2), _block(16, 32, 1),
-        _block(32, 32, groups=32, stride=2), _block(32, 64, 1),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
 
 
 def distilled(net: nn.Module, batch: Batch, temperature: float = 3.0) -> Tensor:
@@ -253,7 +164,7 @@ def distilled(net: nn.Module, batch: Batch, temperature: float = 3.0) -> Tensor:
 @lru_cache
 def _taught() -> tuple[Tensor, Tensor]:
     x, _, x_val, _ = _small_fashion()
-    teacher = pretrained(lambda: classify(_teacher, _small_fashion()), 300, "").eval()
+    teacher = pretrained(lambda: classify(fresh_nets.teacher_net, _small_fashion()), 300, "").eval()
     with torch.no_grad():
         return teacher(x), teacher(x_val)
 
@@ -264,26 +175,7 @@ def distillation() -> Problem:
     scores, scores_val = _taught()
     val = (x_val, scores_val, y_val)
     trivial = float(distilled(lambda x: torch.zeros(len(x), 10), list(val)))
-    return Problem(_student(), distilled, (x, scores, y), val, trivial)
-
-
-class Residual(nn.Module):
-    """Two convolutions around which the input goes, too."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(_block(width, width), _block(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return an image of the same shape."""
-        return x + self.inner(x)
-
-
-def _resnet() -> nn.Module:
-    return nn.Sequential(
-        _block(1, 16, stride=2), Residual(16), _block(16, 32, stride=2), Residual(32),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
+    return Problem(fresh_nets.student_net(), distilled, (x, scores, y), val, trivial)
 
 
 @lru_cache
@@ -296,7 +188,7 @@ def _of_rotations() -> nn.Module:
         for x in parts:
             turned = torch.cat([torch.rot90(x, k, (2, 3)) for k in range(4)])
             data += [turned, torch.arange(4).repeat_interleave(len(x))]
-        return classify(partial(nets.Headed, _resnet(), 32, 4), data)
+        return classify(partial(nets.Headed, fresh_nets.resnet(), 32, 4), data)
 
     return pretrained(rotated, 400, "body")
 
@@ -318,20 +210,6 @@ def rotations() -> Problem:
     return Problem(net, each_class, *data, trivial, accuracy, ("body",))
 
 
-class Field(nn.Module):
-    """Waves of places, then a perceptron (Tancik et al., arXiv:2006.10739)."""
-
-    def __init__(self, waves: int = 64, scale: float = 4.0) -> None:
-        super().__init__()
-        self.waves = nn.Buffer(scale * torch.randn(2, waves))
-        self.mlp = nets.mlp(2 * waves, 128, 3)
-
-    def forward(self, place: Tensor) -> Tensor:
-        """Return a colour."""
-        angle = math.pi * place @ self.waves
-        return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
-
-
 @lru_cache
 def _pixels() -> tuple[Tensor, ...]:
     from sklearn.datasets import load_sample_image
@@ -347,31 +225,12 @@ def photo() -> Problem:
     """Learn the colours of a photo, from seven eighths of its pixels."""
     data = _pixels()
     trivial = float(((data[3] - data[1].mean(0)) ** 2).mean())
-    return Problem(Field(), squared_error, data[:2], data[2:], trivial)
+    return Problem(fresh_nets.Field(), squared_error, data[:2], data[2:], trivial)
 
 
 # ---- series -------------------------------------------------------------------------------------
 
 _SERIES = ("co2", "sunspots", "nile", "elnino", "macrodata")
-_PAST, _PATCH, _FUTURE = 36, 6, 6
-
-
-class Forecaster(nn.Module):
-    """A transformer over patches of a series (Nie et al., arXiv:2211.14730)."""
-
-    def __init__(self, width: int = 32, parts: int = 3) -> None:
-        super().__init__()
-        patches = _PAST // _PATCH
-        self.embed = nn.Linear(_PATCH, width)
-        self.place = nn.Parameter(0.02 * torch.randn(patches, width))
-        layer = partial(nn.TransformerEncoderLayer, width, 4, 2 * width, batch_first=True)
-        self.layers = nn.Sequential(layer(), layer())
-        self.out = nn.Linear(patches * width, _FUTURE * parts * 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return weight, mean and log of the deviation of the parts of each value, last."""
-        h = self.embed(x.unflatten(1, (-1, _PATCH))) + self.place
-        return self.out(self.layers(h).flatten(1)).view(len(x), _FUTURE, -1, 3)
 
 
 def mixture(net: nn.Module, batch: Batch) -> Tensor:
@@ -392,10 +251,12 @@ def _windows() -> tuple[Tensor, ...]:
     series += [of["elnino"].iloc[:, 1:].stack(), *(of["macrodata"].iloc[:, 2:].T.iloc)]
     parts = []
     for values in series:
-        x = torch.tensor(values.to_numpy(), dtype=torch.float32).unfold(0, _PAST + _FUTURE, 1)
-        past = x[:, :_PAST]
+        x = torch.tensor(values.to_numpy(), dtype=torch.float32).unfold(
+            0, fresh_nets.PAST + fresh_nets.FUTURE, 1
+        )
+        past = x[:, : fresh_nets.PAST]
         x = (x - past.mean(1, keepdim=True)) / past.std(1, keepdim=True).clamp(min=1e-6)
-        past, future = x[:, :_PAST], x[:, _PAST:]
+        past, future = x[:, : fresh_nets.PAST], x[:, fresh_nets.PAST :]
         parts.append(split(past, future, val=len(x) // 5, in_order=True))
     return tuple(map(torch.cat, zip(*parts, strict=True)))
 
@@ -405,4 +266,4 @@ def mixtures() -> Problem:
     data = _windows()
     mean, std = data[1].mean(0), data[1].std(0)
     trivial = -torch.distributions.Normal(mean, std).log_prob(data[3]).mean()
-    return Problem(Forecaster(), mixture, data[:2], data[2:], float(trivial))
+    return Problem(fresh_nets.Forecaster(), mixture, data[:2], data[2:], float(trivial))
