@@ -64,9 +64,10 @@ def test_a_prior_is_the_entropy_of_the_frequencies():
 
 
 @pytest.mark.parametrize(
-    "task", [t for t in TASKS if t.name.startswith(("help", "digits", "diabetes", "cancer"))],
+    "task",
+    [task for task in TASKS if not task.name.startswith("fashion")],  # of Debian
     ids=lambda task: task.name,
-)  # fmt: skip
+)
 def test_a_problem_has_a_loss_and_a_gradient_for_each_parameter(task):
     torch.manual_seed(0)
     problem = task.make()

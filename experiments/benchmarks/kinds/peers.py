@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -136,8 +137,11 @@ def main() -> None:
     """Run each peer on each task and seed; one that raises an error has no answer."""
     quiet()
     path = RESULTS / "peers.jsonl"
-    done = {(row["task"], row["peer"], row["seed"]) for row in read_lines(path)}
-    names: dict[str, set[str]] = {}
+    rows = list(read_lines(path))
+    done = {(row["task"], row["peer"], row["seed"]) for row in rows}
+    names: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        names[row["peer"]].add(row["method"])
     for task in TASKS:
         for peer in PEERS:
             for seed in SEEDS:
@@ -150,8 +154,8 @@ def main() -> None:
                         suggestions = peer(regime, loader)
                 except Exception as error:
                     print(task.name, peer.__name__, seed, repr(error)[:200], flush=True)
-                    suggestions = dict.fromkeys(names.get(peer.__name__, ()))
-                names[peer.__name__] = set(suggestions)
+                    suggestions = dict.fromkeys(names[peer.__name__])
+                names[peer.__name__] |= set(suggestions)
                 for method, lr in suggestions.items():
                     row = {"task": task.name, "peer": peer.__name__, "method": method}
                     add_line(path, {**row, "seed": seed, "lr": lr})

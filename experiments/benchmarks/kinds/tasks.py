@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 
-from experiments.benchmarks.kinds import apart, nets, problems
+from experiments.benchmarks.kinds import fresh, further, nets, problems
 from experiments.benchmarks.kinds.problems import Problem, characters, forecast
 
 
@@ -47,6 +47,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
     "rmsprop": torch.optim.RMSprop,
     "adagrad": torch.optim.Adagrad,
     "muon": getattr(torch.optim, "Muon", None),  # from torch 2.9 on
@@ -92,13 +93,21 @@ TASKS = (
     Task("fashion-views-adamw", problems.clothes_views, "adamw", 250, 64, 0.01),
     Task("digits-margin-sgd", problems.margin, "sgd", 300, 64, 5e-4),
     Task("visits-quantiles-adam", problems.visit_quantiles, "adam", 500, 64),
+    Task("wine-mlp-sgd", further.wine, "sgd", 200, 16, 1e-3),
+    Task("voters-mlp-adamw", further.voters, "adamw", 300, 32, 0.01),
+    Task("code-tags-adamw", further.tags, "adamw", 250, 16, 0.01),
+    Task("help-neighbours-adam", further.neighbours, "adam", 600, 256),
+    Task("fashion-masks-nadam", further.masks, "nadam", 250, 32),
+    Task("fashion-angles-sgd", further.angles, "sgd", 300, 64, 5e-4),
+    Task("digits-diffusion-adamw", further.diffusion, "adamw", 1000, 64, 0.01),
+    Task("digits-flow-rmsprop", further.flow, "rmsprop", 300, 64),
     # Kept apart: all rules were chosen before.
-    Task("wine-mlp-sgd", apart.wine, "sgd", 200, 16, 1e-3, tuned=False),
-    Task("voters-mlp-adamw", apart.voters, "adamw", 300, 32, 0.01, tuned=False),
-    Task("code-tags-adamw", apart.tags, "adamw", 250, 16, 0.01, tuned=False),
-    Task("help-neighbours-adam", apart.neighbours, "adam", 600, 256, tuned=False),
-    Task("fashion-masks-nadam", apart.masks, "nadam", 250, 32, tuned=False),
-    Task("fashion-angles-sgd", apart.angles, "sgd", 300, 64, 5e-4, tuned=False),
-    Task("digits-diffusion-adamw", apart.diffusion, "adamw", 1000, 64, 0.01, tuned=False),
-    Task("digits-flow-rmsprop", apart.flow, "rmsprop", 300, 64, tuned=False),
+    Task("modules-textcnn-adamw", fresh.modules, "adamw", 300, 32, 0.01, tuned=False),
+    Task("words-seq2seq-adam", fresh.backwards, "adam", 400, 64, tuned=False),
+    Task("sentences-gated-sgd", fresh.sentences, "sgd", 400, 32, tuned=False),
+    Task("trees-graph-rmsprop", fresh.trees, "rmsprop", 400, 32, tuned=False),
+    Task("fashion-distillation-sgd", fresh.distillation, "sgd", 300, 64, 5e-4, tuned=False),
+    Task("fashion-rotations-adamw", fresh.rotations, "adamw", 250, 32, 0.01, tuned=False),
+    Task("photo-field-radam", fresh.photo, "radam", 500, 256, tuned=False),
+    Task("series-mixture-adamw", fresh.mixtures, "adamw", 300, 64, 0.01, tuned=False),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Problems that were kept apart: all rules had been chosen when they were first trained."""
+"""Further problems: tables, tags and neighbours in text, masks, angles, diffusion, a flow."""
 
 from __future__ import annotations
 
