@@ -344,7 +344,7 @@ def test_a_search_with_more_to_spend_goes_on_with_longer_trainings_from_its_peak
     assert [probe.length for probe in found.probes] == [22] * 3 + [50] * 2 + [100] * 2
     half, whole = found.probes[3:5], found.probes[5:]
     assert half[0].lr == pytest.approx(short.first.lr * 2 ** -min(5 * short.best.over_fit, 1))
-    assert half[1].lr == pytest.approx(half[0].lr / math.sqrt(10))
+    assert half[1].lr == pytest.approx(half[0].lr * math.sqrt(10))
     best = min(half, key=lambda probe: probe.loss)
     assert whole[0].lr == pytest.approx(best.lr * 2 ** -min(5 * best.over_fit, 1))
     assert found.last_round == whole

@@ -153,7 +153,8 @@ class Tuner:
         what ``validation_step`` returns, or else what is logged with ``loss`` in its name. One that
         diverges is stopped, and one that cannot win is stopped after half of its steps. A cost of 2
         adds two trainings of half of the steps, and a cost of 4 two whole ones. They begin at the
-        peak that is suggested so far, and decide. `Search.suggest` has the rule.
+        peak that is suggested so far, go half a decade up first, and decide. `Search.suggest` has
+        the rule.
 
         Args:
             model: What is trained. The search runs on copies.

@@ -134,7 +134,7 @@ def probe_steps(total_steps: int, left: int) -> tuple[int, int]:
     return 0, 0
 
 
-def next_peak(probes: Sequence[Probe], first: float) -> float | None:
+def next_peak(probes: Sequence[Probe], first: float, *, upwards: bool = False) -> float | None:
     """Return the peak that the next probe is to be trained at, or None if no more are worth it.
 
     The first one comes first. As long as the lowest peak is the best, half a decade below it comes
@@ -145,6 +145,8 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     Args:
         probes: Those that have been run.
         first: The peak to begin with.
+        upwards: Whether the second one lies above the first. A later round begins below what was
+            best in the round before.
 
     Returns:
         The peak or None.
@@ -161,6 +163,8 @@ def next_peak(probes: Sequence[Probe], first: float) -> float | None:
     ranked = sorted(probes, key=lambda probe: probe.lr)
     best = min(ranked, key=lambda probe: probe.rank)
     place = ranked.index(best)
+    if upwards and len(probes) == 1 and best.is_complete:
+        return best.lr * STEP
     if place == 0 or not best.is_complete:
         return ranked[0].lr / STEP
     if best is ranked[-1] and ranked[place - 1].is_clearly_worse_than(best):

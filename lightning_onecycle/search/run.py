@@ -148,7 +148,7 @@ def short_trainings(
         best = best_of(done)
         while found.steps + length <= budget:
             is_enough = not is_last and best is not None and len(done) >= count
-            peak = None if is_enough else next_peak(done, first)
+            peak = None if is_enough else next_peak(done, first, upwards=index > 0)
             if peak is None:
                 break
             if best is None and peak < _LOWEST * first:
