@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+import textwrap
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -90,7 +91,17 @@ def test_the_table_of_a_sweep_needs_neither_torch_nor_lightning():
     assert not brought & {"torch", "lightning", "lightning_onecycle._lightning"}
 
 
-@pytest.mark.parametrize("package", [lightning_onecycle, lightning_onecycle.report])
+@pytest.mark.parametrize(
+    "package",
+    [
+        lightning_onecycle,
+        lightning_onecycle.measure,
+        lightning_onecycle.range_test,
+        lightning_onecycle.report,
+        lightning_onecycle.search,
+    ],
+    ids=lambda package: package.__name__,
+)
 def test_names_that_are_imported_at_their_first_use_are_listed_for_type_checkers_too(package):
     (guarded,) = (
         node.body
@@ -160,15 +171,16 @@ def runtime_nodes(tree):
 
 
 def imported_modules(path, modules):
-    """Return which modules of the package a file imports."""
-    names = set()
+    """Return which modules of the package a file imports, with the packages that they are in."""
+    names, own = set(), module_name(path)
     for node in runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             of_package = {f"{node.module}.{alias.name}" for alias in node.names} & modules
             names |= of_package or {node.module}
-    return names & modules
+    names |= {name.rpartition(".")[0] for name in names if name.startswith("lightning_onecycle.")}
+    return {name for name in names & modules if not f"{own}.".startswith(f"{name}.")}
 
 
 def test_no_imports_go_in_circles():
@@ -176,6 +188,27 @@ def test_no_imports_go_in_circles():
     graph = {module_name(path): imported_modules(path, modules) for path in FILES}
     # Raises CycleError, which names the circle.
     assert set(TopologicalSorter(graph).static_order()) == modules
+
+
+FIRST = """
+    import importlib, os, sys
+    import hydra, lightning.pytorch
+
+    for module in sys.argv[1:]:
+        process = os.fork()
+        if process == 0:
+            importlib.import_module(module)
+            os._exit(0)
+        if os.waitpid(process, 0)[1]:
+            print(module)
+"""
+
+
+@pytest.mark.slow
+def test_every_module_can_be_the_first_that_is_imported():
+    modules = [name for name in map(module_name, FILES) if not name.endswith("__main__")]
+    command = [sys.executable, "-c", textwrap.dedent(FIRST), *modules]
+    assert subprocess.check_output(command, text=True) == ""
 
 
 @pytest.mark.parametrize("name", [name for name in PURE if (PACKAGE / name).exists()])
