@@ -1024,7 +1024,7 @@ def test_two_processes_agree_on_every_short_training_and_on_the_peak(tmp_path):
     assert steps <= 100
     assert len(probes) >= 2
     assert {scores for *_, stopped, scores in probes if stopped == "completed"} == {10}
-    assert peak / 4**-0.1 in [pytest.approx(lr) for lr, *_ in probes]
+    assert peak in [lr for lr, *_ in probes]  # SGD's does not fall with the length
 
 
 @pytest.mark.slow

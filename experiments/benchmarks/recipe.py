@@ -265,7 +265,7 @@ def table() -> None:
     spent = {m: fmean(r["trainings"] for r in rows if r["method"] == m) for m in by_method}
     lines = []
     for method, of in by_method.items():
-        means = {t: fmean(values) for t, values in of.items()}
+        means = {task.name: fmean(of[task.name]) for task in CHOSEN_TASKS if task.name in of}
         spread = [stdev(values) for values in of.values() if len(values) > 1]
         line: dict[str, Any] = {"method": method, "trainings": f"{spent[method]:.1f}"}
         line |= {"tasks": len(means), "mean": fmean(means.values()), "worst": max(means.values())}
