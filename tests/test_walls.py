@@ -4,7 +4,6 @@ import ast
 import inspect
 import subprocess
 import sys
-import textwrap
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -188,27 +187,6 @@ def test_no_imports_go_in_circles():
     graph = {module_name(path): imported_modules(path, modules) for path in FILES}
     # Raises CycleError, which names the circle.
     assert set(TopologicalSorter(graph).static_order()) == modules
-
-
-FIRST = """
-    import importlib, os, sys
-    import hydra, lightning.pytorch
-
-    for module in sys.argv[1:]:
-        process = os.fork()
-        if process == 0:
-            importlib.import_module(module)
-            os._exit(0)
-        if os.waitpid(process, 0)[1]:
-            print(module)
-"""
-
-
-@pytest.mark.slow
-def test_every_module_can_be_the_first_that_is_imported():
-    modules = [name for name in map(module_name, FILES) if not name.endswith("__main__")]
-    command = [sys.executable, "-c", textwrap.dedent(FIRST), *modules]
-    assert subprocess.check_output(command, text=True) == ""
 
 
 @pytest.mark.parametrize("name", [name for name in PURE if (PACKAGE / name).exists()])
