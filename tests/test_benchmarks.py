@@ -7,17 +7,11 @@ import json
 
 import pytest
 
-from experiments.benchmarks import finder_speed, regret
-from experiments.benchmarks.regret import (
-    CHANCE,
-    GRIDS,
-    SEEDS,
-    TASKS,
-    accuracy_at,
-    best_peak,
-    regrets,
-    summary,
-)
+from experiments.benchmarks import finder_speed
+from experiments.benchmarks.regret import measure, table
+from experiments.benchmarks.regret.measure import GRIDS
+from experiments.benchmarks.regret.table import accuracy_at, best_peak, regrets, summary
+from experiments.benchmarks.regret.tasks import CHANCE, NETS, SEEDS, TASKS
 from experiments.rows import add_line, markdown
 
 TRUTH = {
@@ -36,7 +30,7 @@ def test_tasks_kept_apart_are_as_diverse_as_the_others():
         group = [task for task in TASKS if task.tuned == tuned]
         assert {task.data for task in group} == {"digits", "fashion"}
         assert {task.optimizer for task in group} == {"sgd", "adamw"}
-        assert {task.net for task in group} == set(regret.NETS)
+        assert {task.net for task in group} == set(NETS)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -101,7 +95,7 @@ def test_markdown():
 
 
 def test_table_of_what_is_on_disk(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(regret, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
     task = next(task for task in TASKS if task.optimizer == "sgd" and task.tuned)
     unfinished = next(task for task in TASKS if not task.tuned)
     lrs = [round(lr, 8) for lr in GRIDS["sgd"]]
@@ -115,47 +109,47 @@ def test_table_of_what_is_on_disk(tmp_path, monkeypatch, capsys):
         row = {"peer": "p", "task": task.name, "seed": seed, "suggestions": {"good": 0.1, "bad": 1}}
         add_line(tmp_path / "regret_peers.jsonl", row)
 
-    assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
-    regret.run_table()
+    assert set(table.read_truth()) == {(task.name, seed) for seed in SEEDS}
+    table.run_table()
 
-    table = (tmp_path / "regret.md").read_text()
-    assert capsys.readouterr().out.strip() == table.strip()
-    assert "| tuned | good | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
-    assert "| tuned | bad | 3 | 0 | 40.00 | 40.00 | 40.00 |" in table
-    assert "| tuned | best of the grid | 3 | 0 | 0.00 | 0.00 | 0.00 |" in table
-    regret_of = {row["method"]: row["regret"] for row in regret.rows()}
-    no_finder = [regret_of.pop(method) for method in regret.NO_FINDER]  # SGD at 0.03, 0.05, 0.1
+    text = (tmp_path / "regret.md").read_text()
+    assert capsys.readouterr().out.strip() == text.strip()
+    assert "| tuned | good | 3 | 0 | 0.00 | 0.00 | 0.00 |" in text
+    assert "| tuned | bad | 3 | 0 | 40.00 | 40.00 | 40.00 |" in text
+    assert "| tuned | best of the grid | 3 | 0 | 0.00 | 0.00 | 0.00 |" in text
+    regret_of = {row["method"]: row["regret"] for row in table.rows()}
+    no_finder = [regret_of.pop(method) for method in table.NO_FINDER]  # SGD at 0.03, 0.05, 0.1
     assert no_finder == [40, 40, 0]
     assert regret_of == {"good": 0, "bad": 40, "best of the grid": 0}
 
 
 def test_truth_ends_where_all_seeds_fail(tmp_path, monkeypatch):
-    monkeypatch.setattr(regret, "RESULTS", tmp_path)
+    monkeypatch.setattr(table, "RESULTS", tmp_path)
     task = TASKS[0]
     for seed in SEEDS:
         for lr, accuracy in ((0.1, 0.9), (1.0, 0.1)):
             row = {"task": task.name, "seed": seed, "lr": lr, "acc": accuracy}
             add_line(tmp_path / "regret_truth.jsonl", row)
-    assert set(regret.read_truth()) == {(task.name, seed) for seed in SEEDS}
+    assert set(table.read_truth()) == {(task.name, seed) for seed in SEEDS}
 
 
 def test_a_step_goes_on_where_it_was_left(tmp_path, monkeypatch):
-    monkeypatch.setattr(regret, "RESULTS", tmp_path)
-    monkeypatch.setattr(regret, "TASKS", TASKS[:1])
-    monkeypatch.setattr(regret, "SEEDS", (0, 1))
+    monkeypatch.setattr(measure, "RESULTS", tmp_path)
+    monkeypatch.setattr(measure, "TASKS", TASKS[:1])
+    monkeypatch.setattr(measure, "SEEDS", (0, 1))
     trained = []
 
     def train(task, seed, lr):
         trained.append((lr, seed))
         return {"acc": 0.5 if lr < 0.1 else 0.1}
 
-    monkeypatch.setattr(regret, "train", train)
-    regret.run_truth()
+    monkeypatch.setattr(measure, "train", train)
+    measure.run_truth()
     lrs = [round(lr, 8) for lr in GRIDS["sgd"] if lr < 0.11]
     assert trained == [(lr, seed) for lr in lrs for seed in (0, 1)]  # up to where all fail
     rows = (tmp_path / "regret_truth.jsonl").read_text().splitlines()
     assert json.loads(rows[-1]) == {"task": TASKS[0].name, "lr": 0.1, "seed": 1, "acc": 0.1}
-    regret.run_truth()
+    measure.run_truth()
     assert len(trained) == 2 * len(lrs)
 
 

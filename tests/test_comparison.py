@@ -255,7 +255,7 @@ def test_page_is_made_of_the_files(folder, monkeypatch):
         ],
     }.items():
         results.keep(name, rows, name)
-    apart = next(task.name for task in comparison.regret.TASKS if not task.tuned)
+    apart = next(task.name for task in comparison.TASKS if not task.tuned)
     lost = {"max_lr (fine)": [0.5, 1.5], "ignite": [3.0, None], "edge (wide)": [9.0]}
     found = [
         {"method": method, "task": apart, "regret": value}

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 import pytest
 
-from experiments.benchmarks.regret import RESULTS
+from experiments.benchmarks.results import RESULTS
 from experiments.benchmarks.traps.__main__ import count
 from experiments.benchmarks.traps.trap import Outcome, outcome, run, told
 from experiments.benchmarks.traps.traps import TRAPS

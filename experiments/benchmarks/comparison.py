@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from experiments.benchmarks import finder_speed, finder_traces, regret, trainer_speed
+from experiments.benchmarks import finder_speed, finder_traces, trainer_speed
 from experiments.benchmarks import scheduler_cost as scheduler
 from experiments.benchmarks.peers import PEERS
+from experiments.benchmarks.regret import table as regret
+from experiments.benchmarks.regret.tasks import TASKS
 from experiments.benchmarks.results import RESULTS
 from experiments.rows import Row, markdown, read
 
@@ -135,7 +137,7 @@ def of_regret() -> Iterator[Row]:
     names = {"lightning": "Lightning's Tuner", "fastai valley": "fastai valley, its default"}
     others = {*PEERS, "no"}  # a peer, or no finder
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if m.split()[0] in others]
-    apart = {task.name for task in regret.TASKS if not task.tuned}
+    apart = {task.name for task in TASKS if not task.tuned}
     for kind, group in (
         ("kept apart", [row for row in rows if row["task"] in apart]),
         ("on which our rule was chosen", [row for row in rows if row["task"] not in apart]),

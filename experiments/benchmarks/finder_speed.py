@@ -24,7 +24,7 @@ from typing import Any
 
 from experiments.benchmarks import bare
 from experiments.benchmarks.peers import PEERS, POINTS, Run
-from experiments.benchmarks.regret import TASKS, build, make_trainer
+from experiments.benchmarks.regret.tasks import TASKS, build, make_trainer
 from experiments.benchmarks.results import keep, run_module
 from experiments.rows import markdown, quiet
 from lightning_onecycle import Tuner, one_cycle

@@ -19,7 +19,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from experiments.benchmarks.regret import TASKS, build
+from experiments.benchmarks.regret.tasks import TASKS, build
 from experiments.benchmarks.results import keep
 from experiments.benchmarks.trainers import quiet_trainer
 from experiments.rows import markdown, quiet

@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from experiments.benchmarks import bare
-from experiments.benchmarks.regret import TASKS, build
+from experiments.benchmarks.regret.tasks import TASKS, build
 from experiments.benchmarks.results import keep
 from experiments.benchmarks.trainers import quiet_trainer
 from experiments.data.base import InMemoryDataModule

@@ -137,7 +137,7 @@ def one_cycle_peak(lr_at_minimum: float, lr_at_edge: float) -> float:
     because at a momentum of 0.85 a step acts for seven more, in which the rate rises further. If
     nothing drives the loss up, as with batch norm, the minimum is the limit.
 
-    What it loses on 35 tasks: ``experiments/benchmarks/regret.py``.
+    What it loses on 35 tasks: ``experiments/benchmarks/regret``.
 
     Args:
         lr_at_minimum: The rate at which the smoothed loss is lowest.

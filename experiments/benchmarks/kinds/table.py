@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments.benchmarks.kinds.measure import COSTS, POINTS, RESULTS, SEEDS
 from experiments.benchmarks.kinds.tasks import TASKS, Task
-from experiments.benchmarks.regret import interpolated
+from experiments.benchmarks.regret.table import interpolated
 from experiments.rows import markdown, read_lines
 from lightning_onecycle import LRCurve
 

@@ -1,0 +1,1 @@
+"""What a learning-rate finder loses on image nets: `tasks`, `measure`, `table`."""
