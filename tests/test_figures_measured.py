@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.figures import batch_size, noise, overfitting, runs, sharpness
+from experiments.figures import batch_size, noise, noise_runs, overfitting, runs, sharpness
 from experiments.figures.claims import Claim
 from experiments.figures.overfitting import Losses, Training
 from experiments.rows import read
@@ -94,15 +94,15 @@ def test_the_variance_of_copies_is_that_of_sgd(monkeypatch):
         def forward(self, images):
             return images * self.weight
 
-    monkeypatch.setattr(noise, "cross_entropy", lambda scores, labels: scores.mean())
+    monkeypatch.setattr(noise_runs, "cross_entropy", lambda scores, labels: scores.mean())
     images = torch.tensor([-1.0, 1.0])  # the gradient of one has variance 1
-    walk = partial(noise.drift, Scores(), images, torch.zeros(2), 0.1)
+    walk = partial(noise_runs.drift, Scores(), images, torch.zeros(2), 0.1)
     for momentum, batch, steps in ((0.0, 1, 4), (0.0, 4, 16), (0.5, 2, 3)):
         ends = [walk(momentum, batch, steps, torch.Generator().manual_seed(n)) for n in range(600)]
         # A gradient moves the weights by lr (1 + m + m^2 + ...), as long as there are steps.
         moved = [(1 - momentum**k) / (1 - momentum) for k in range(1, steps + 1)]
         expected = 0.1**2 / batch * sum(m**2 for m in moved)
-        assert noise.total_variance(ends) == pytest.approx(expected, rel=0.15)
+        assert noise_runs.total_variance(ends) == pytest.approx(expected, rel=0.15)
 
 
 def drifted(power):
@@ -111,8 +111,8 @@ def drifted(power):
         | {"noise_factor": lr / batch / (1 - momentum), "step_variance": lr**2 * 5.0 / batch}
         | {"weight_variance": 20.0 * (lr / batch / (1 - momentum)) ** power}
         for seed in (0, 1, 2)
-        for lr, momentum in noise.HYPER
-        for batch in noise.BATCHES
+        for lr, momentum in noise_runs.HYPER
+        for batch in noise_runs.BATCHES
     ]
 
 
@@ -127,18 +127,18 @@ def test_the_rules_of_noise():
 
 
 def test_noise_is_measured_and_not_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(noise, "CYCLE", tmp_path / "cycle.csv")
-    monkeypatch.setattr(noise, "DRIFT", tmp_path / "drift.csv")
+    monkeypatch.setattr(noise_runs, "CYCLE", tmp_path / "cycle.csv")
+    monkeypatch.setattr(noise_runs, "DRIFT", tmp_path / "drift.csv")
     few = ("trainer.max_steps=4", "callbacks.noise_scale.every_n_steps=2", "data.batch_size=16")
-    monkeypatch.setattr(noise, "configuration", tiny(*few))
-    monkeypatch.setattr(noise, "jobs", lambda name: runs.jobs(name)[:1])
+    monkeypatch.setattr(noise_runs, "configuration", tiny(*few))
+    monkeypatch.setattr(noise_runs, "jobs", lambda name: runs.jobs(name)[:1])
     for name, value in (("SEEDS", (0,)), ("HYPER", ((0.1, 0.0),)), ("WARM_UP", 2), ("DRAWN", 4)):
-        monkeypatch.setattr(noise, name, value)
-    monkeypatch.setattr(noise, "TIME", 0.2)
-    monkeypatch.setattr(noise, "_two_norms", partial(noise._two_norms, small=10))
+        monkeypatch.setattr(noise_runs, name, value)
+    monkeypatch.setattr(noise_runs, "TIME", 0.2)
+    monkeypatch.setattr(noise_runs, "_two_norms", partial(noise_runs._two_norms, small=10))
     for _ in range(2):
-        noise.run_drift()
-        noise.run_cycles()
+        noise_runs.run_drift()
+        noise_runs.run_cycles()
     drift = read(tmp_path / "drift.csv")
     assert [(row["batch"], row["steps"]) for row in drift] == [(32, 2), (128, 2), (512, 2)]
     assert all(row["step_variance"] > 0 for row in drift)
