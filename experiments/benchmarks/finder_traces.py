@@ -28,22 +28,34 @@ import lightning.pytorch.tuner
 import numpy as np
 import torch
 from lightning.pytorch import (
-    Callback,
     LightningDataModule,
-    LightningModule,
     Trainer,
     seed_everything,
 )
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
-from torch import nn
 from torch.optim import SGD
-from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.data import DataLoader, Sampler, TensorDataset
-from torchmetrics import MeanMetric
 
 import lightning_onecycle
+from experiments.benchmarks.finder_toys import (
+    HIGHEST,
+    LOWEST,
+    SEEN,
+    STEPS,
+    Data,
+    Held,
+    Line,
+    Net,
+    Order,
+    Steps,
+    forget,
+    loader,
+    one_cycle,
+    reads_steps,
+    two_groups,
+    with_generator,
+)
 from experiments.benchmarks.results import keep
 from experiments.rows import markdown, quiet
 
@@ -51,155 +63,12 @@ TUNERS: dict[str, Any] = {
     "lightning_onecycle": lightning_onecycle.Tuner,
     "Lightning's Tuner": lightning.pytorch.tuner.Tuner,
 }
-STEPS, LOWEST, HIGHEST = 12, 1e-3, 1.0
-SEEN = SimpleNamespace()  # what happened, where a module that is copied writes it down, too
-
-
-def forget() -> None:
-    """Start to write down afresh."""
-    vars(SEEN).update(error=None, batches=[], losses=[], steps=[], norms=[], dtypes=set())
-    vars(SEEN).update(validated=0, saved=0, callback=0)
-
-
-# ---- the task -----------------------------------------------------------------------------------
-
-
-class _Net(LightningModule):
-    """Dropout, and noise from every global generator; ``script(k)`` is the loss at batch k."""
-
-    def __init__(self, configure: Any = None, script: Any = None, **hparams: Any) -> None:
-        super().__init__()
-        self.save_hyperparameters(hparams)
-        self.configure, self.script = configure or _sgd, script
-        self.net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
-        self.register_buffer("counted", torch.zeros(()), persistent=False)
-        self.calls, self.mean = 0, MeanMetric()
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        (x,) = batch
-        SEEN.batches.append(len(x))
-        if SEEN.error is not None and len(SEEN.batches) == STEPS // 2:
-            raise SEEN.error
-        out = self.net(x + 0.1 * random.random() + 0.1 * np.random.random())  # noqa: NPY002
-        loss = (out.squeeze(1) - x.sum(1)).square().mean()
-        if self.script is not None:
-            loss = 0 * loss + self.script(len(SEEN.batches) - 1)
-        SEEN.dtypes.add(out.dtype)
-        SEEN.losses.append(loss.item())
-        self.calls += 1
-        self.counted += 1
-        self.mean.update(loss.detach())
-        return loss
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        SEEN.validated += 1
-
-    def configure_optimizers(self) -> Any:
-        return self.configure(self)
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        keys = ("lr", "momentum", "weight_decay")
-        SEEN.steps.append([[group[key] for key in keys] for group in optimizer.param_groups])
-
-    def on_before_zero_grad(self, optimizer: Any) -> None:
-        grads = [p.grad.norm() for p in self.parameters() if p.grad is not None]
-        SEEN.norms.append(torch.stack(grads).norm().item() if grads else 0.0)
-
-    def on_save_checkpoint(self, checkpoint: Any) -> None:
-        SEEN.saved += 1
-
-
-def _sgd(net: _Net) -> SGD:
-    return SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
-
-
-def _two_groups(net: _Net) -> SGD:
-    first, *rest = net.parameters()
-    return SGD([{"params": [first], "lr": 0.3}, {"params": rest, "lr": 0.03}], momentum=0.9)
-
-
-def _one_cycle(net: _Net, total: int = 99) -> Any:
-    schedule = OneCycleLR(optimizer := _sgd(net), 0.1, total_steps=total, base_momentum=0.85)
-    return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-
-
-def _reads_steps(net: _Net) -> Any:
-    return _one_cycle(net, net.trainer.estimated_stepping_batches)
-
-
-class _Held(_Net):
-    """Holds its optimizer, which has a state from an earlier step."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda net: net.own)
-        self.own = _sgd(self)
-        self.net(torch.ones(1, 4)).sum().backward()
-        self.own.step()
-        self.own.zero_grad()
-
-
-class _Line(LightningModule):
-    """A line through points that are not quite on one, by plain SGD."""
-
-    def __init__(self, lr: float = 0.1) -> None:
-        super().__init__()
-        self.lr, self.net = lr, nn.Linear(4, 1)
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        (x,) = batch
-        return (self.net(x).squeeze(1) - 3 * x.sum(1) + x.prod(1)).square().mean()
-
-    def configure_optimizers(self) -> SGD:
-        return SGD(self.parameters(), lr=self.lr)
-
-
-class _Steps(Callback):
-    """Counts batches."""
-
-    calls = 0
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.calls += 1
-        SEEN.callback += 1
-
-
-class _Order(Sampler):
-    """Another order at each epoch, which it counts itself."""
-
-    epoch = 0
-
-    def __iter__(self) -> Any:
-        self.epoch += 1
-        generator = torch.Generator().manual_seed(self.epoch)
-        return iter(torch.randperm(24, generator=generator).tolist())
-
-    def __len__(self) -> int:
-        return 24
-
-
-class _Data(LightningDataModule):
-    """The same points, six at a time."""
-
-    def train_dataloader(self) -> DataLoader:
-        return _loader(6)
-
-
-def _loader(batch_size: int = 4, points: int = 24, **arguments: Any) -> DataLoader:
-    x = torch.randn(points, 4, generator=torch.Generator().manual_seed(7))
-    arguments = arguments or {"shuffle": True}
-    return DataLoader(TensorDataset(x), batch_size, **arguments)
-
-
-def _with_generator() -> DataLoader:
-    return _loader(shuffle=True, generator=torch.Generator().manual_seed(1))
-
-
 # ---- running it ---------------------------------------------------------------------------------
 
 
 def build(
-    net: Any = _Net,
-    data: Any = _loader,
+    net: Any = Net,
+    data: Any = loader,
     callbacks: Any = list,
     logger: Any = bool,
     seed: int = 1,
@@ -320,7 +189,7 @@ def _column(seen: Any, index: int) -> set[float]:
 def true_reason(kind: str) -> bool:
     """Whether a test says that the loss diverged where it did, and not where data were few."""
     log, said = logging.getLogger("lightning.pytorch.tuner.lr_finder"), []
-    rising = {"net": partial(_Net, None, lambda k: 2 - 0.1 * k if k < 10 else 2.0 * 3 ** (k - 10))}
+    rising = {"net": partial(Net, None, lambda k: 2 - 0.1 * k if k < 10 else 2.0 * 3 ** (k - 10))}
     for setup in (rising | {"max_epochs": 20}, {"net": _CONSTANT, "max_epochs": 1}):
         told: list[str] = []  # Lightning says it in its log alone
         with mock.patch.object(log, "info", told.append):
@@ -336,15 +205,15 @@ def no_attribute(kind: str) -> bool:
 
 def near_the_best(batch_size: int, kind: str) -> bool:
     """Whether the suggestion, all by default, is near what is best for 16 steps, for 3 seeds."""
-    data, batch = partial(_loader, batch_size, 64), next(iter(_loader(64, 64)))
+    data, batch = partial(loader, batch_size, 64), next(iter(loader(64, 64)))
     for seed in range(3):
         losses = {}
         for lr in [10 ** (k / 4) for k in range(-16, 3)]:
-            run = build(partial(_Line, lr), data, seed=seed, max_epochs=batch_size // 4)
+            run = build(partial(Line, lr), data, seed=seed, max_epochs=batch_size // 4)
             run.trainer.fit(run.module, run.data)
             losses[lr] = run.module.training_step(batch, 0).nan_to_num(math.inf).item()
         best = min(losses, key=lambda lr: losses[lr])
-        run = build(_Line, data, max_epochs=60, seed=seed)
+        run = build(Line, data, max_epochs=60, seed=seed)
         suggested = TUNERS[kind](run.trainer).lr_find(run.module, run.data).suggestion()
         if not best / 10 <= (suggested or 0.0) <= best * 10:
             return False
@@ -355,14 +224,14 @@ def near_the_best(batch_size: int, kind: str) -> bool:
 
 _FAILS, _CTRL_C = ArithmeticError(), KeyboardInterrupt()
 _LITTER = {"callbacks": lambda: [ModelCheckpoint()], "logger": lambda: CSVLogger(SEEN.folder)}
-_COUNTED = {"callbacks": lambda: [_Steps()]}
+_COUNTED = {"callbacks": lambda: [Steps()]}
 _BY_CALLBACK = {"callbacks": lambda: [GradientAccumulationScheduler({0: 3})]}
-_OMEGACONF = {"net": lambda: _Net(cfg=OmegaConf.create({"lr": 0.05}))}
-_PARTIAL = {"net": lambda: _Net(make=partial(SGD, lr=0.05))}
-_CONSTANT = partial(_Net, None, lambda k: 1.0)
-_WINDOWS = {"net": partial(_Net, None, lambda k: 1.0 + k % 3), "accumulate_grad_batches": 3}
-_NAN = {"net": partial(_Net, None, lambda k: math.nan if k == 5 else 1.0)}
-_VALIDATION = {"options": {"val_dataloaders": _loader()}, "limit_val_batches": 0}
+_OMEGACONF = {"net": lambda: Net(cfg=OmegaConf.create({"lr": 0.05}))}
+_PARTIAL = {"net": lambda: Net(make=partial(SGD, lr=0.05))}
+_CONSTANT = partial(Net, None, lambda k: 1.0)
+_WINDOWS = {"net": partial(Net, None, lambda k: 1.0 + k % 3), "accumulate_grad_batches": 3}
+_NAN = {"net": partial(Net, None, lambda k: math.nan if k == 5 else 1.0)}
+_VALIDATION = {"options": {"val_dataloaders": loader()}, "limit_val_batches": 0}
 
 
 def _of_three(seen: Any) -> bool:
@@ -371,8 +240,8 @@ def _of_three(seen: Any) -> bool:
 
 TRACES: dict[str, Callable[..., bool]] = {
     "losses of the training": same,
-    "losses, `estimated_stepping_batches` is read": partial(same, net=partial(_Net, _reads_steps)),
-    "losses, the loader has its own generator": partial(same, data=_with_generator),
+    "losses, `estimated_stepping_batches` is read": partial(same, net=partial(Net, reads_steps)),
+    "losses, the loader has its own generator": partial(same, data=with_generator),
     "losses, after an exception in mid-test": partial(same, error=_FAILS),
     "losses, after Ctrl-C in mid-test": partial(same, error=_CTRL_C),
     "losses, resumed from a checkpoint": resumed,
@@ -383,14 +252,14 @@ TRACES: dict[str, Callable[..., bool]] = {
     "buffers that are not saved": partial(kept, lambda r: r.module.counted.item()),
     "plain attributes of the module": partial(kept, lambda r: r.module.calls),
     "state of a metric (torchmetrics)": partial(kept, lambda r: r.module.mean.weight.item()),
-    "state of an optimizer that the module holds": partial(kept, _optimizer, net=_Held),
+    "state of an optimizer that the module holds": partial(kept, _optimizer, net=Held),
     "random numbers of Python, NumPy, torch": partial(kept, _random_numbers),
     "random numbers, after an exception": partial(kept, _random_numbers, error=_FAILS),
     "generators of loaders": partial(
-        kept, lambda r: r.data.generator.get_state().tolist(), data=_with_generator
+        kept, lambda r: r.data.generator.get_state().tolist(), data=with_generator
     ),
     "epoch that a sampler counts": partial(
-        kept, lambda r: r.data.sampler.epoch, data=lambda: _loader(sampler=_Order())
+        kept, lambda r: r.data.sampler.epoch, data=lambda: loader(sampler=Order())
     ),
     "`global_step`, `current_epoch`": partial(
         kept, lambda r: (r.trainer.global_step, r.trainer.current_epoch)
@@ -406,7 +275,7 @@ TRACES: dict[str, Callable[..., bool]] = {
     "`on_save_checkpoint` is not called": partial(kept, lambda r: vars(SEEN).get("saved")),
 }
 CONDITIONS: dict[str, Callable[..., bool]] = {
-    "batch size of a data module": partial(under, lambda s: set(s.batches) == {6}, data=_Data),
+    "batch size of a data module": partial(under, lambda s: set(s.batches) == {6}, data=Data),
     "accumulation": partial(under, _of_three, accumulate_grad_batches=3),
     "accumulation by `GradientAccumulationScheduler`": partial(under, _of_three, **_BY_CALLBACK),
     "gradient clipping": partial(
@@ -416,12 +285,12 @@ CONDITIONS: dict[str, Callable[..., bool]] = {
     "ratio of parameter groups": partial(
         under,
         lambda s: all(_close(b[0] / a[0], 0.1) for a, b in s.steps),
-        net=partial(_Net, _two_groups),
+        net=partial(Net, two_groups),
     ),
     "callbacks take part": partial(under, lambda s: s.callback == len(s.batches), **_COUNTED),
     "precision": partial(under, lambda s: s.dtypes == {torch.bfloat16}, precision="bf16-mixed"),
     "momentum is that at the schedule's peak": partial(
-        under, lambda s: _column(s, 1) == {0.85}, net=partial(_Net, _one_cycle)
+        under, lambda s: _column(s, 1) == {0.85}, net=partial(Net, one_cycle)
     ),
     "no validation, with `limit_val_batches=0`": partial(
         under, lambda s: s.validated == 0, **_VALIDATION
