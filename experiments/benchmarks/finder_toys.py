@@ -41,7 +41,7 @@ class Net(LightningModule):
         self.calls, self.mean = 0, MeanMetric()
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        """Return the loss of the points, or the one of the script; raise the error that is planned."""
+        """Return the loss of the points or of the script, or raise the error that is planned."""
         (x,) = batch
         SEEN.batches.append(len(x))
         if SEEN.error is not None and len(SEEN.batches) == STEPS // 2:
