@@ -28,9 +28,8 @@ _server.set_forkserver_preload(["imports_of_a_run"])
 
 def start(*options, program=TRAIN, cwd=ROOT, anew=False, **environment):
     """Start a run, and return its process: a `subprocess.Popen`, or what has its methods."""
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PL_")}
-    environment = inherited | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    environment = inherited | environment
     command = [str(program), *map(str, options)]
     if not anew:
         return Fork(command, cwd, environment)

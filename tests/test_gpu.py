@@ -512,11 +512,7 @@ def launch(folder, processes, sync):
     """Run the script in so many processes, and return what each rank found."""
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("PL_")}
     arguments = [ACCELERATOR, str(processes), "sync" if sync else "own"]
     done = subprocess.run(
         [sys.executable, str(script), *arguments],
@@ -568,7 +564,6 @@ def train_py(*options):
     done = subprocess.run(
         [sys.executable, "train.py", *options, "trainer.enable_progress_bar=false"],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=180,

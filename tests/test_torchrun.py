@@ -21,10 +21,7 @@ HOSTS = ("10.213.0.1", "10.213.0.2")
 
 
 @pytest.fixture(autouse=True)
-def _environment_of_runs(monkeypatch, tmp_path):
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def _directory_of_runs(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
