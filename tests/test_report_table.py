@@ -512,6 +512,7 @@ def _write_often(root: Path, number: int) -> None:
         write_results(root, plot=False)
 
 
+@pytest.mark.slow
 def test_writers_take_turns_and_readers_see_whole_files(tmp_path: Path) -> None:
     write_run(tmp_path / "first", {}, completed(0.5))
     write_results(tmp_path, plot=False)
