@@ -1,7 +1,7 @@
 """``train.py`` and other scripts as command lines, without a new interpreter for each run.
 
-An interpreter takes three seconds of a processor to import torch and Lightning, and most runs of the
-tests take less than one. So they are forks of a server, which has imported what ``train.py``
+An interpreter takes three seconds of a processor to import torch and Lightning, and most runs of
+the tests take less than one. So they are forks of a server, which has imported what ``train.py``
 imports and has done nothing else. A test of imports, or of processes, starts one: ``anew=True``.
 """
 
