@@ -15,7 +15,7 @@ import torch
 from forks import ROOT, run
 
 pytestmark = pytest.mark.slow
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--max-restarts=2")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 QUIET = ("trainer=ddp_cpu", "trainer.enable_progress_bar=false", "callbacks.batch_norm=null")
 HOSTS = ("10.213.0.1", "10.213.0.2")
 
@@ -31,9 +31,10 @@ def start_command(*command):
     )
 
 
-def torchrun(*options):
+def torchrun(*options, restarts=0):
     """Return the exit code and what was printed, of two processes on this machine."""
-    process = start_command(*TORCHRUN, "--nproc-per-node=2", ROOT / "train.py", *options)
+    processes = ("--nproc-per-node=2", f"--max-restarts={restarts}")
+    process = start_command(*TORCHRUN, *processes, ROOT / "train.py", *options)
     output, _ = process.communicate(timeout=600)
     return process.returncode, output
 
@@ -88,7 +89,7 @@ def test_two_ranks_that_lightning_starts(uninterrupted):
 
 
 def test_a_killed_rank_is_started_again_and_the_run_goes_on(tmp_path, uninterrupted):
-    code, output = torchrun(*QUIET, "trainer.max_epochs=3", *kill_both(tmp_path))
+    code, output = torchrun(*QUIET, "trainer.max_epochs=3", *kill_both(tmp_path), restarts=2)
     assert code == 0, output
     assert_both_were_killed(tmp_path, output)
     (directory,) = (tmp_path / "logs" / "runs").iterdir()  # of both ranks, before and after
@@ -180,7 +181,7 @@ def start_on(host, number, *options):
         "--rdzv-backend=c10d", f"--rdzv-endpoint={HOSTS[0]}:29500", "--rdzv-id=run",
         f"--rdzv-conf=is_host={int(number == 0)}", f"--local-addr={HOSTS[number]}",
     )  # fmt: skip
-    command = (*within, *TORCHRUN, "--nnodes=2", "--nproc-per-node=1", *rendezvous)
+    command = (*within, *TORCHRUN, "--nnodes=2", "--max-restarts=2", *rendezvous)
     of_two = ("trainer.devices=1", "trainer.num_nodes=2", "trainer.max_epochs=3", "resume=auto")
     return start_command(*command, ROOT / "train.py", *QUIET, *of_two, *options)
 
