@@ -1,5 +1,6 @@
 """What the tests share: a tiny module, a trainer without frills, and a record of what was used."""
 
+import gc
 import json
 import logging
 import os
@@ -14,10 +15,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from forks import run
+from forks import ROOT, run
 
 # Two processes of tests must not wait for each other's threads.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+# What the tests start finds `saboteurs`, `experiments` and, at its start, `sitecustomize`.
+paths = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 sgd = partial(torch.optim.SGD, lr=0.4, momentum=0.9)
 
@@ -117,6 +122,11 @@ def fit(module, *callbacks, data=12, ckpt_path=None, **arguments):
     trainer = quiet_trainer(*callbacks, used, **arguments)
     trainer.fit(module, loader(data) if isinstance(data, int) else data, ckpt_path=ckpt_path)
     return used
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what is there now stays; no later search for garbage goes through it
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """``train.py`` and other scripts as command lines, without a new interpreter for each run.
 
-An interpreter takes four seconds of a processor to import torch and Lightning, and most runs of the
-tests take less than one. So they are forks of a server, which has imported what ``train.py``
+An interpreter takes three seconds of a processor to import torch and Lightning, and most runs of
+the tests take less than one. So they are forks of a server, which has imported what ``train.py``
 imports and has done nothing else. A test of imports, or of processes, starts one: ``anew=True``.
 """
 
@@ -28,9 +28,8 @@ _server.set_forkserver_preload(["imports_of_a_run"])
 
 def start(*options, program=TRAIN, cwd=ROOT, anew=False, **environment):
     """Start a run, and return its process: a `subprocess.Popen`, or what has its methods."""
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     inherited = {name: v for name, v in os.environ.items() if not name.startswith("PL_")}
-    environment = inherited | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment
+    environment = inherited | environment
     command = [str(program), *map(str, options)]
     if not anew:
         return Fork(command, cwd, environment)

@@ -614,14 +614,24 @@ def test_a_metaclass_has_to_derive_from_that_of_the_callbacks():
 # ---- in processes of their own --------------------------------------------------------------
 
 
-ORDER = """
+SCRIPT = """
     import copy
     import pickle
 
-    import {first}
-    from lightning_onecycle import OneCycle
+    {imports}
+    import torch
 
     early = OneCycle()
+
+    class Model(BoringModel):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+        def on_train_start(self):
+            (cycle,) = (c for c in self.trainer.callbacks if isinstance(c, OneCycle))
+            print("SAYS", cycle.schedulers[0].max_lrs, cycle.schedulers[0].total_steps)
+
+    LightningCLI(Model, BoringDataModule)
 
     import lightning.pytorch
     import lightning_onecycle
@@ -653,22 +663,44 @@ CALLBACKS = [
     *("BatchNormRecalibration", "BatchSizeSchedule", "GeneralizationGap", "GradientNoiseScale"),
     *("LRFinder", "OneCycle", "RunRecord", "ScheduleCallback", "Sharpness", "StopOnDivergence"),
 ]
+YAML = """
+trainer:
+  max_epochs: 1
+  accelerator: cpu
+  logger: false
+  enable_progress_bar: false
+  enable_checkpointing: false
+  callbacks:
+    - class_path: lightning_onecycle.OneCycle
+      init_args: {max_lr: 0.4}
+    - class_path: lightning_onecycle.RunRecord
+      init_args: {path: result.json}
+    - class_path: lightning_onecycle.GradientNoiseScale
+    - class_path: lightning_onecycle.Sharpness
+    - class_path: lightning_onecycle.BatchNormRecalibration
+    - class_path: lightning_onecycle.GeneralizationGap
+    - class_path: lightning_onecycle.StopOnDivergence
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("first", "logs"),
-    [
-        ("lightning_onecycle", "pytorch_lightning"),
-        ("lightning.pytorch", "lightning.pytorch"),
-        ("pytorch_lightning", "pytorch_lightning"),
-    ],
-)
-def test_callbacks_are_of_both_whatever_is_imported_first(tmp_path, first, logs):
-    """And who sets the level of the Lightning that they use silences its messages."""
+@pytest.mark.parametrize("is_first", [True, False], ids=["ours first", "ours last"])
+@either
+def test_callbacks_are_of_both_and_its_command_line_takes_them(tmp_path, tree, is_first):
+    """And who sets the level of the Lightning that is imported first silences its messages."""
+    pytest.importorskip("jsonargparse")
+    imports = [
+        f"from {tree.__name__}.cli import LightningCLI",
+        f"from {tree.__name__}.demos.boring_classes import BoringDataModule, BoringModel",
+    ]
+    imports.insert(0 if is_first else 2, "from lightning_onecycle import OneCycle")
+    (tmp_path / "onecycle.yaml").write_text(YAML)
+    script = SCRIPT.format(imports="; ".join(imports))
+    said = python(tmp_path, script, "fit", "--config=onecycle.yaml", anew=True)
     names = f"SAYS {' '.join(CALLBACKS)}"
-    log = f"SAYS {logs}.utilities.rank_zero"
-    assert python(tmp_path, ORDER.format(first=first), anew=True) == [names, names, log]
+    logs = "pytorch_lightning" if is_first else tree.__name__
+    assert said == ["SAYS [0.4] 64", names, names, f"SAYS {logs}.utilities.rank_zero"]
+    assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"
 
 
 SPAWN = """
@@ -695,56 +727,4 @@ SPAWN = """
 
 @pytest.mark.slow
 def test_a_process_that_is_started_anew(tmp_path):
-    assert python(tmp_path, SPAWN, anew=True) == ["SAYS True 64 0.0001"]
-
-
-CLI = """
-    import torch
-    {imports}
-
-    class Model(BoringModel):
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
-
-        def on_train_start(self):
-            (cycle,) = (c for c in self.trainer.callbacks if isinstance(c, OneCycle))
-            print("SAYS", cycle.schedulers[0].max_lrs, cycle.schedulers[0].total_steps)
-
-    if __name__ == "__main__":
-        LightningCLI(Model, BoringDataModule)
-"""
-YAML = """
-trainer:
-  max_epochs: 1
-  accelerator: cpu
-  logger: false
-  enable_progress_bar: false
-  enable_checkpointing: false
-  callbacks:
-    - class_path: lightning_onecycle.OneCycle
-      init_args: {max_lr: 0.4}
-    - class_path: lightning_onecycle.RunRecord
-      init_args: {path: result.json}
-    - class_path: lightning_onecycle.GradientNoiseScale
-    - class_path: lightning_onecycle.Sharpness
-    - class_path: lightning_onecycle.BatchNormRecalibration
-    - class_path: lightning_onecycle.GeneralizationGap
-    - class_path: lightning_onecycle.StopOnDivergence
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_first", [True, False], ids=["ours first", "ours last"])
-@either
-def test_its_command_line_takes_the_callbacks(tmp_path, tree, is_first):
-    pytest.importorskip("jsonargparse")
-    imports = [
-        f"from {tree.__name__}.cli import LightningCLI",
-        f"from {tree.__name__}.demos.boring_classes import BoringDataModule, BoringModel",
-    ]
-    imports.insert(0 if is_first else 2, "from lightning_onecycle import OneCycle")
-    (tmp_path / "onecycle.yaml").write_text(YAML)
-    script = CLI.format(imports="; ".join(imports))
-    said = python(tmp_path, script, "fit", "--config=onecycle.yaml", anew=True)
-    assert said == ["SAYS [0.4] 64"]
-    assert json.loads((tmp_path / "result.json").read_text())["status"] == "completed"
+    assert python(tmp_path, SPAWN) == ["SAYS True 64 0.0001"]

@@ -754,9 +754,10 @@ class Written(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing to fork with")
 def test_two_processes(tmp_path):
     trainer = quiet_trainer(
-        OneCycle(), Written(tmp_path), strategy="ddp_spawn", devices=2, max_epochs=2
+        OneCycle(), Written(tmp_path), strategy="ddp_fork", devices=2, max_epochs=2
     )
     trainer.fit(Tiny(), loader(12))
     plan = "\n".join(f"{lr!r} {momentum!r}" for lr, momentum in expected(one_cycle(), 12))

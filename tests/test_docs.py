@@ -7,7 +7,6 @@ import builtins
 import doctest
 import importlib
 import math
-import os
 import pkgutil
 import re
 import subprocess
@@ -44,7 +43,6 @@ def site(tmp_path_factory):
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet"]
     result = subprocess.run(
         [*command, "-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

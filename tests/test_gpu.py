@@ -7,7 +7,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import sysconfig
 import time
 import warnings
@@ -23,8 +22,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 
 import test_measurement
-from conftest import Used, expected, quiet_trainer, snapshot
+from conftest import Used, expected, python, quiet_trainer, snapshot
 from experiments.models import ResNet
+from forks import run
 from lightning_onecycle import LRFinder, OneCycle, ScheduleLR, Tuner, one_cycle
 from test_callback import laid_over
 from test_optimizers import (
@@ -510,23 +510,8 @@ if __name__ == "__main__":
 
 def launch(folder, processes, sync):
     """Run the script in so many processes, and return what each rank found."""
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PL_")},
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    arguments = [ACCELERATOR, str(processes), "sync" if sync else "own"]
-    done = subprocess.run(
-        [sys.executable, str(script), *arguments],
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
+    arguments = [ACCELERATOR, processes, "sync" if sync else "own"]
+    python(folder, SCRIPT, *arguments, anew=CUDA)
     return [json.loads((folder / f"result.{rank}").read_text()) for rank in range(processes)]
 
 
@@ -565,15 +550,8 @@ ALL = f"trainer={'ddp' if CUDA else 'ddp_cpu'} trainer.devices={PROCESSES}"
 
 
 def train_py(*options):
-    done = subprocess.run(
-        [sys.executable, "train.py", *options, "trainer.enable_progress_bar=false"],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    code, output = run(*options, "trainer.enable_progress_bar=false", anew=CUDA)
+    assert code == 0, output
 
 
 def result_of(folder, *options):
@@ -605,7 +583,7 @@ def test_train_py_completes_and_goes_on(options, tmp_path, record_property):
 @pytest.mark.parametrize(
     "options",
     [
-        ALL,
+        pytest.param(ALL, marks=needs_gpu("test_torchrun.py has two processes of the CPU")),
         pytest.param(
             f"{ALL} trainer.sync_batchnorm=true model=resnet8",
             marks=needs_gpu("SyncBatchNorm has no CPU version"),

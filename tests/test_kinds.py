@@ -66,7 +66,12 @@ def test_a_prior_is_the_entropy_of_the_frequencies():
 
 @pytest.mark.parametrize(
     "task",
-    [task for task in TASKS if not task.name.startswith("fashion")],  # of Debian
+    [
+        # A network that is to be finetuned is trained first.
+        pytest.param(task, marks=pytest.mark.slow if "finetuning" in task.name else ())
+        for task in TASKS
+        if not task.name.startswith("fashion")  # of Debian
+    ],
     ids=lambda task: task.name,
 )
 def test_a_problem_has_a_loss_and_a_gradient_for_each_parameter(task):

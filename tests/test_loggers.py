@@ -3,40 +3,21 @@
 import atexit
 import csv
 import json
-import os
 import struct
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import Tiny, fit
+from forks import run
 from lightning_onecycle import LRCurve, OneCycle, one_cycle
 from lightning_onecycle.sweep.processes import run_in_a_fork
 
-ROOT = Path(__file__).parents[1]
 QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 STEPS = 36
 INSTALLED = ["csv", "tensorboard", *filter(find_spec, ("wandb", "mlflow"))]
-
-
-def run(*options, **environment):
-    """Return the exit code and what was printed."""
-    done = subprocess.run(
-        [sys.executable, "train.py", *QUIET, *options],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout
 
 
 def from_csv(folder):
@@ -117,7 +98,8 @@ def folder(tmp_path_factory):
     if "mlflow" in INSTALLED:
         options.append(f"logger.mlflow.artifact_location=file:{folder}/artifacts")
     code, output = run(
-        *("lr_find=then_fit", "trainer.max_epochs=2", *options),
+        *(*QUIET, "lr_find=then_fit", "trainer.max_epochs=2", *options),
+        anew=len(INSTALLED) > 2,  # wandb and mlflow start threads and processes at their import
         WANDB_MODE="offline",
         MLFLOW_TRACKING_URI=f"sqlite:///{folder}/mlflow.db",
     )
@@ -146,7 +128,7 @@ def test_each_logger_has_the_schedule_the_losses_and_both_figures(logger, folder
 
 @pytest.mark.slow
 def test_a_range_test_alone_is_in_the_logger(tmp_path):
-    code, output = run("lr_find=only", "logger=csv", f"hydra.run.dir={tmp_path}")
+    code, output = run(*QUIET, "lr_find=only", "logger=csv", f"hydra.run.dir={tmp_path}")
     assert code == 0, output
     metrics, _ = from_csv(tmp_path)
     assert metrics["lr_find/lr"] == pytest.approx(LRCurve.load(tmp_path / "lr_find.json").lrs)
@@ -156,7 +138,7 @@ def test_a_service_that_refuses_is_told_in_one_line_before_anything_is_trained(t
     pytest.importorskip("wandb")
     options = ("logger=wandb", f"hydra.run.dir={tmp_path}")
     home = {"HOME": str(tmp_path), "WANDB_API_KEY": "", "WANDB_MODE": "online"}
-    code, output = run(*options, "lr_find=then_fit", **home)
+    code, output = run(*QUIET, *options, "lr_find=then_fit", anew=True, **home)
     assert code == 1
     assert output.splitlines()[-1].startswith("train.py: logger: WandbLogger: ")
     assert not (tmp_path / "lr_find.json").exists()
@@ -167,7 +149,7 @@ def test_a_logger_that_is_not_installed_is_told_in_one_line(tmp_path):
     if find_spec("comet_ml"):
         pytest.skip("comet_ml is installed")
     other = "+logger.own._target_=lightning.pytorch.loggers.CometLogger"
-    code, output = run(other, f"hydra.run.dir={tmp_path}")
+    code, output = run(*QUIET, other, f"hydra.run.dir={tmp_path}")
     assert code == 1
     (line,) = output.splitlines()
     assert line.startswith("train.py: logger.own: Requirement 'comet-ml")
@@ -176,8 +158,10 @@ def test_a_logger_that_is_not_installed_is_told_in_one_line(tmp_path):
 def test_a_run_that_finds_no_peak_has_failed_for_its_logger(tmp_path):
     mlflow = pytest.importorskip("mlflow")
     code, output = run(
-        *("logger=mlflow", "lr_find=then_fit", "lr_find.max_lr=1e-5", f"hydra.run.dir={tmp_path}"),
+        *(*QUIET, "logger=mlflow", "lr_find=then_fit", "lr_find.max_lr=1e-5"),
         f"logger.mlflow.artifact_location=file:{tmp_path}/artifacts",
+        f"hydra.run.dir={tmp_path}",
+        anew=True,
         MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
     )
     assert code == 1, output

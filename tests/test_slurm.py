@@ -44,22 +44,13 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _what_jobs_inherit(monkeypatch):
-    path = os.pathsep.join([str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     """Two ranks that Lightning starts by itself."""
     directory = tmp_path_factory.mktemp("uninterrupted")
-    path = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         [sys.executable, "train.py", "trainer=ddp_cpu", *OPTIONS, f"hydra.run.dir={directory}"],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         check=True,
         capture_output=True,
     )

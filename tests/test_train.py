@@ -331,20 +331,6 @@ def test_resumed_with_more_epochs_and_another_peak_it_finishes_its_cycle(tmp_pat
     assert result["fit_seconds"] > 0
 
 
-@pytest.mark.slow
-def test_several_devices(tmp_path):
-    code, output = run(
-        *QUIET, "trainer=ddp_cpu", "trainer.max_epochs=3", f"hydra.run.dir={tmp_path}"
-    )
-    assert code == 0, output
-    result = result_of(tmp_path)
-    assert result["world_size"] == 2
-    assert result["effective_batch_size"] == 128
-    # 1197 images are 598 for each device, and 9 full batches of 64.
-    assert result["steps"] == result["total_steps"] == 27
-    assert output.count("onecycle over 27 steps") == 1
-
-
 def test_a_port_that_is_taken_is_refused_before_ranks_are_started(tmp_path):
     with socket.create_server(("", 0)) as server:
         port = str(server.getsockname()[1])

@@ -146,7 +146,7 @@ def test_a_foreign_app_has_the_group(installed, tmp_path):
     result = subprocess.run(
         [sys.executable, "app.py", "schedule.pct_start=0.4"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(installed)},
+        env=os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
     )
@@ -155,7 +155,7 @@ def test_a_foreign_app_has_the_group(installed, tmp_path):
     result = subprocess.run(
         [sys.executable, "app.py", "schedule=step", "--cfg", "job"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(installed)},
+        env=os.environ | {"PYTHONPATH": f"{installed}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
     )
