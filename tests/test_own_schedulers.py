@@ -94,7 +94,8 @@ def test_a_cycle_of_torchs_gives_its_own_peak_and_takes_its_momentum_away(schedu
 
     used = fit(made(form), OneCycle(), max_epochs=1)
     assert used.values == expected(one_cycle(), 12, peak=0.7)
-    assert any(f"the peak is 0.7, {source}." in message for message in said())
+    (told,) = [message for message in said() if "the peak" in message]
+    assert f"the peak is 0.7, {source}." in told
     # Without cyclical momentum the optimizer's own counts, not what the scheduler has put there.
     plain = fit(made(form), OneCycle(cycle_momentum=False), max_epochs=1)
     assert {momentum for _, momentum in plain.values} == {0.9}

@@ -1003,3 +1003,41 @@ def test_a_test_inside_a_test_is_refused():
 
     with pytest.raises(MisconfigurationException, match="lr_find was called inside a range test"):
         quiet_trainer(AtEpochs(), max_epochs=1).fit(Scripted(), loader(12))
+
+
+class ReadsResults(Scripted):
+    """Reads, after each epoch and at the end, what validations and checkpoints have left."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", 1.0)
+
+    def on_train_epoch_end(self):
+        SEEN.hooks.append(self.trainer.callback_metrics["val_loss"])
+
+    def on_train_end(self):
+        SEEN.hooks.append(self.trainer.checkpoint_callback.best_model_path)
+
+
+class AlsoReads(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        SEEN.hooks.append(trainer.callback_metrics["val_loss"].item())
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("lr_find", {"num_training": 60}), ("search", {"cost": 1.0})]
+)
+def test_a_hook_that_reads_results_which_a_test_does_not_have_is_told_of(method, options, tmp_path):
+    callbacks = OneCycle(), AlsoReads(), ModelCheckpoint(tmp_path)
+    trainer = quiet_trainer(*callbacks, max_epochs=8, enable_checkpointing=True)
+    module, data = ReadsResults(), {"val_dataloaders": loader(4)}
+    with pytest.warns(UserWarning, match="A range test and a search go on") as warned:
+        getattr(Tuner(trainer), method)(module, loader(12), **data, **options)
+    told = {str(w.message).split(":")[0] for w in warned if "go on" in str(w.message)}
+    assert told == {
+        "ReadsResults.on_train_epoch_end raised KeyError",
+        "ReadsResults.on_train_end raised AttributeError",
+        "AlsoReads.on_train_epoch_end raised KeyError",
+    }
+    SEEN.hooks.clear()
+    trainer.fit(module, loader(12), **data)
+    assert len(SEEN.hooks) == 17

@@ -24,7 +24,7 @@ from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.loops import loop_for
 from lightning_onecycle.range_test.losses import loss_in, mean_over_ranks
-from lightning_onecycle.range_test.step_errors import guarded
+from lightning_onecycle.range_test.step_errors import excused, guarded
 from lightning_onecycle.scheduler import ScheduleLR
 
 _MOST_EPOCHS_WITHOUT_A_STEP = 100
@@ -151,6 +151,9 @@ class ShortFit(Callback):
                 diverged=partial(self._step_failed, trainer, name),
             )
             setattr(pl_module, name, step)
+        for owner in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
+            for name in ("on_train_epoch_end", "on_train_end"):
+                setattr(owner, name, excused(getattr(owner, name)))
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
