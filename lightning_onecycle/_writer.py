@@ -55,8 +55,11 @@ class Writer:
         schedule: Schedule,
         total_steps: int,
         max_lr: float | Sequence[float] | None,
+        *,
+        tells: bool = True,
     ) -> None:
         self.schedule = schedule
+        self._tells = tells
         self._schedules_weight_decay = schedule.schedules_weight_decay
         self.total_steps = whole("total_steps", total_steps, 1)
         self.segments = schedule.segments(self.total_steps)
@@ -262,7 +265,7 @@ class Writer:
 
     def tell_once(self, optimizer: Optimizer, about: str, what: str) -> None:
         """Print a message about the optimizer, at most once."""
-        if about not in self._told:
+        if self._tells and about not in self._told:
             self._told.add(about)
             rank_zero_info(f"The schedule of {type(optimizer).__name__}: {what}.")
 

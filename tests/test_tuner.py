@@ -489,6 +489,28 @@ def test_the_test_ends_where_the_last_step_has_no_loss():
     assert len(SEEN.batches) == 9
 
 
+class ManualThatLogs(Manual):
+    """Logs what its step does not return, as under manual optimization it need not."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({name: loss * (k + 1) for k, name in enumerate(self.names)})
+
+
+@pytest.mark.parametrize("names", [["loss_of_net"], ["train_loss", "loss_of_net"]])
+def test_a_loss_that_a_manual_step_logs_is_recorded(names):
+    assert find(ManualThatLogs(names)).losses == find(Manual()).losses
+
+
+def test_logged_losses_of_which_none_is_it_are_refused():
+    with pytest.raises(MisconfigurationException, match=r"a_loss, b_loss\. Let training_step"):
+        find(ManualThatLogs(["a_loss", "b_loss"]))
+
+
 class ManualWithoutALoss(Manual):
     def training_step(self, batch, batch_idx):
         super().training_step(batch, batch_idx)
@@ -1041,3 +1063,12 @@ def test_a_hook_that_reads_results_which_a_test_does_not_have_is_told_of(method,
     SEEN.hooks.clear()
     trainer.fit(module, loader(12), **data)
     assert len(SEEN.hooks) == 17
+
+
+def test_a_test_leaves_what_there_is_to_say_of_the_optimizer_to_the_training(told):
+    module = Scripted(optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    trainer = quiet_trainer(OneCycle(), max_epochs=8)
+    Tuner(trainer).search(module, loader(12))
+    assert told() == []
+    trainer.fit(module, loader(12))
+    assert told() == ["The schedule of SGD: momentum is not cycled, because its momentum is 0."]
