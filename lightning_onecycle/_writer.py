@@ -176,7 +176,7 @@ class Writer:
                 f" {lr:g}: the schedule stops after {self.position} of {self.total_steps} steps."
             )
         else:
-            who = "a scheduler built before" if self._marked_before else "other code"
+            who = "a scheduler built before or other code" if self._marked_before else "other code"
             self.tell_once(optimizer, "lr", f"lr was set to {lr:g} by {who} and is restored")
             self.write(optimizer)
 
