@@ -1072,3 +1072,21 @@ def test_a_test_leaves_what_there_is_to_say_of_the_optimizer_to_the_training(tol
     assert told() == []
     trainer.fit(module, loader(12))
     assert told() == ["The schedule of SGD: momentum is not cycled, because its momentum is 0."]
+
+
+class LooksAtValidationData(Scripted):
+    """Keeps some of them to draw, as a training that validates lets it."""
+
+    def validation_step(self, batch, batch_idx):
+        raise AssertionError("a test that does not validate")
+
+    def on_train_start(self):
+        self.kept = self.trainer.val_dataloaders.dataset[:2]
+        SEEN.hooks.append((len(self.kept), self.trainer.num_val_batches))
+
+
+def test_a_module_finds_the_validation_data_in_a_test_that_does_not_validate():
+    Tuner(quiet_trainer()).lr_find(
+        LooksAtValidationData(), loader(12), val_dataloaders=loader(4), num_training=9
+    )
+    assert SEEN.hooks == [(2, [4])]
