@@ -395,12 +395,16 @@ def test_a_range_test_and_a_finder_before_the_fit(form):
 
 
 @pytest.mark.parametrize("where", ["both in the module", "the schedule in the module"])
-def test_a_finder_with_callbacks_that_the_module_brings(where):
+def test_a_finder_with_callbacks_that_the_module_brings(where, said):
+    class Own(Callback):
+        pass
+
     module, data = trainable(lambda o: o)
     finder = LRFinder(min_lr=1e-4, num_training=100)
     both = where == "both in the module"
-    module.configure_callbacks = lambda: [*([finder] if both else []), OneCycle()]
+    module.configure_callbacks = lambda: [*([finder] if both else []), OneCycle(), Own()]
     used = fit(module, *([] if both else [finder]), data=data, max_epochs=2)
+    assert not any("override existing callbacks" in message for message in said())
     assert used.values == expected(one_cycle(), 16, peak=finder.max_lr)
 
 
