@@ -96,6 +96,8 @@ def undo_schedulers(optimizer: Optimizer, schedulers: Sequence[Any]) -> str:
         lr, source = _peak_before(group, index, found)
         sources[lr] = source
         set_value(group, "lr", lr)
+        if "initial_lr" in group:
+            group["initial_lr"] = lr  # a cycle of torch's has a low one
         if "base_momentum" in group:
             _undo_momentum(group, optimizer.defaults)
     return sources[max(sources)]

@@ -29,6 +29,7 @@ class Plan:
         self._owner, self._given, self._budget = owner, total_steps, budget
         self._last_global_step: int | None = None
         self.is_known = total_steps is not None
+        self._told = False
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a fit whose number of optimizer steps cannot be known.
@@ -73,7 +74,9 @@ class Plan:
             before = scheduler.total_steps
             self._look(trainer, scheduler, epoch_starts=True)
             now = scheduler.total_steps
-            if now != before and self._budget == "steps" and trainer.current_epoch > 0:
+            is_new = now != before and self._budget == "steps" and trainer.current_epoch > 0
+            if is_new and not self._told:  # some samplers change the length in every epoch
+                self._told = True
                 rank_zero_info(
                     f"The schedule has {now} optimizer steps, not {before}: an epoch has another"
                     " length than planned."

@@ -55,8 +55,11 @@ class Writer:
         schedule: Schedule,
         total_steps: int,
         max_lr: float | Sequence[float] | None,
+        *,
+        tells: bool = True,
     ) -> None:
         self.schedule = schedule
+        self._tells = tells
         self._schedules_weight_decay = schedule.schedules_weight_decay
         self.total_steps = whole("total_steps", total_steps, 1)
         self.segments = schedule.segments(self.total_steps)
@@ -173,7 +176,7 @@ class Writer:
                 f" {lr:g}: the schedule stops after {self.position} of {self.total_steps} steps."
             )
         else:
-            who = "a scheduler built before" if self._marked_before else "other code"
+            who = "a scheduler built before or other code" if self._marked_before else "other code"
             self.tell_once(optimizer, "lr", f"lr was set to {lr:g} by {who} and is restored")
             self.write(optimizer)
 
@@ -262,7 +265,7 @@ class Writer:
 
     def tell_once(self, optimizer: Optimizer, about: str, what: str) -> None:
         """Print a message about the optimizer, at most once."""
-        if about not in self._told:
+        if self._tells and about not in self._told:
             self._told.add(about)
             rank_zero_info(f"The schedule of {type(optimizer).__name__}: {what}.")
 

@@ -38,9 +38,10 @@ def isolated(
 
     Inside the context the trainer has new loops, deep copies of its callbacks, loggers and a
     profiler that do nothing, and no launcher: ``fit`` runs in this process. Loggers' directories
-    are temporary, no checkpoint hook runs, and ``trainer.save_checkpoint`` does nothing. An
-    optimizer that was made before ``configure_optimizers`` is replaced by a copy without its hooks,
-    wherever it is kept. A module of ``torch.compile`` runs uncompiled.
+    and ``trainer.default_root_dir`` are temporary, no checkpoint hook runs, and
+    ``trainer.save_checkpoint`` does nothing. An optimizer that was made before
+    ``configure_optimizers`` is replaced by a copy without its hooks, wherever it is kept. A module
+    of ``torch.compile`` runs uncompiled.
 
     After the context, also after an exception, these are restored:
 
@@ -115,12 +116,12 @@ def isolated(
         callbacks = [callback for callback in trainer.callbacks if keep_callback(callback)]  # type: ignore[attr-defined]
         _prepare(trainer, kept, callbacks, copied, memo)
         logs_nothing: Any = subclass_for(_HasADirectory, DummyLogger, trainer)
-        directories = [
-            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) for _ in trainer.loggers
-        ]
-        trainer.loggers = [
-            logs_nothing(stack.enter_context(directory)) for directory in directories
-        ]
+        root, *of_loggers = (
+            stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            for _ in (trainer, *trainer.loggers)
+        )
+        trainer._default_root_dir = root  # type: ignore[attr-defined]
+        trainer.loggers = [logs_nothing(directory) for directory in of_loggers]
         yield copied
 
 

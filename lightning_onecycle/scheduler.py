@@ -69,6 +69,8 @@ class ScheduleLR(LRScheduler):
         0.0004 0.95
     """
 
+    _tells = True
+
     def __init__(
         self,
         optimizer: Optimizer,
@@ -84,7 +86,9 @@ class ScheduleLR(LRScheduler):
             raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
         _groups.check_lrs(optimizer)
         self.optimizer = optimizer
-        self._writer = Writer(self._hooked, optimizer, schedule, total_steps, max_lr)
+        self._writer = Writer(
+            self._hooked, optimizer, schedule, total_steps, max_lr, tells=self._tells
+        )
         if isinstance(self._hooked, Rprop):
             rank_zero_warn(
                 "Rprop reads its learning rate once, at the first step, and then adapts its own"

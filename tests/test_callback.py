@@ -136,7 +136,7 @@ def test_an_unknown_length_is_refused_with_what_to_give(data, arguments):
         fit(Tiny(), OneCycle(), data=data, **arguments)
 
 
-def test_data_that_grow(tmp_path):
+def test_data_that_grow(tmp_path, told):
     class Growing(Tiny):
         def train_dataloader(self):
             return loader(4 * (self.trainer.current_epoch + 1))
@@ -147,6 +147,9 @@ def test_data_that_grow(tmp_path):
 
     used = check_resuming(train, tmp_path, (2, 6, 20))
     assert used.values == laid_over((12, 0, 4), (20, 4, 12), (24, 12, 24))
+    before = len(told())
+    train()
+    assert ["another length" in message for message in told()[before:]] == [True]
 
 
 def test_an_epoch_that_is_cut_short(tmp_path, told):

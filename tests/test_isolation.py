@@ -762,10 +762,15 @@ def test_gradients_that_do_not_reach_the_copy_are_refused():
 
 
 class Writes(Net):
-    """Writes where the logger says."""
+    """Writes where the trainer and the logger say, and makes a directory that must be new."""
+
+    def on_train_start(self):
+        (Path(self.trainer.default_root_dir) / "new").mkdir()
 
     def training_step(self, batch, batch_idx):
-        for directory in (self.trainer.log_dir, self.logger.log_dir, self.logger.save_dir):
+        trainer, logger = self.trainer, self.logger
+        places = trainer.log_dir, logger.log_dir, logger.save_dir, trainer.default_root_dir
+        for directory in places:
             WRITTEN.append(Path(directory) / "deeper" / "file")
             WRITTEN[-1].parent.mkdir(exist_ok=True)
             WRITTEN[-1].write_text("x")
@@ -777,10 +782,12 @@ WRITTEN = []
 
 def test_what_a_module_writes_beside_its_logs_is_gone(tmp_path):
     WRITTEN.clear()
-    lr_find(build(module=Writes, logger=CSVLogger(tmp_path)))
-    assert len(WRITTEN) == 30
+    run = build(module=Writes, logger=CSVLogger(tmp_path), default_root_dir=tmp_path)
+    lr_find(run)
+    assert len(WRITTEN) == 40
     assert not any(path.parents[1].exists() for path in WRITTEN)
     assert not list(tmp_path.iterdir())
+    assert run.trainer.default_root_dir == str(tmp_path)
 
 
 def test_a_checkpoint_that_a_module_saves_itself_is_not_written(tmp_path, monkeypatch):

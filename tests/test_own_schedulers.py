@@ -94,7 +94,8 @@ def test_a_cycle_of_torchs_gives_its_own_peak_and_takes_its_momentum_away(schedu
 
     used = fit(made(form), OneCycle(), max_epochs=1)
     assert used.values == expected(one_cycle(), 12, peak=0.7)
-    assert any(f"the peak is 0.7, {source}." in message for message in said())
+    (told,) = [message for message in said() if "the peak" in message]
+    assert f"the peak is 0.7, {source}." in told
     # Without cyclical momentum the optimizer's own counts, not what the scheduler has put there.
     plain = fit(made(form), OneCycle(cycle_momentum=False), max_epochs=1)
     assert {momentum for _, momentum in plain.values} == {0.9}
@@ -394,12 +395,16 @@ def test_a_range_test_and_a_finder_before_the_fit(form):
 
 
 @pytest.mark.parametrize("where", ["both in the module", "the schedule in the module"])
-def test_a_finder_with_callbacks_that_the_module_brings(where):
+def test_a_finder_with_callbacks_that_the_module_brings(where, said):
+    class Own(Callback):
+        pass
+
     module, data = trainable(lambda o: o)
     finder = LRFinder(min_lr=1e-4, num_training=100)
     both = where == "both in the module"
-    module.configure_callbacks = lambda: [*([finder] if both else []), OneCycle()]
+    module.configure_callbacks = lambda: [*([finder] if both else []), OneCycle(), Own()]
     used = fit(module, *([] if both else [finder]), data=data, max_epochs=2)
+    assert not any("override existing callbacks" in message for message in said())
     assert used.values == expected(one_cycle(), 16, peak=finder.max_lr)
 
 

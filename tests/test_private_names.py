@@ -71,6 +71,7 @@ HELD = {
         "_callback_connector",
         "_checkpoint_connector",
         "_data_connector",
+        "_default_root_dir",
         "_logger_connector",
         "_signal_connector",
     ],

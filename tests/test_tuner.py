@@ -489,6 +489,28 @@ def test_the_test_ends_where_the_last_step_has_no_loss():
     assert len(SEEN.batches) == 9
 
 
+class ManualThatLogs(Manual):
+    """Logs what its step does not return, as under manual optimization it need not."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.names = names
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({name: loss * (k + 1) for k, name in enumerate(self.names)})
+
+
+@pytest.mark.parametrize("names", [["loss_of_net"], ["train_loss", "loss_of_net"]])
+def test_a_loss_that_a_manual_step_logs_is_recorded(names):
+    assert find(ManualThatLogs(names)).losses == find(Manual()).losses
+
+
+def test_logged_losses_of_which_none_is_it_are_refused():
+    with pytest.raises(MisconfigurationException, match=r"a_loss, b_loss\. Let training_step"):
+        find(ManualThatLogs(["a_loss", "b_loss"]))
+
+
 class ManualWithoutALoss(Manual):
     def training_step(self, batch, batch_idx):
         super().training_step(batch, batch_idx)
@@ -1003,3 +1025,68 @@ def test_a_test_inside_a_test_is_refused():
 
     with pytest.raises(MisconfigurationException, match="lr_find was called inside a range test"):
         quiet_trainer(AtEpochs(), max_epochs=1).fit(Scripted(), loader(12))
+
+
+class ReadsResults(Scripted):
+    """Reads, after each epoch and at the end, what validations and checkpoints have left."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", 1.0)
+
+    def on_train_epoch_end(self):
+        SEEN.hooks.append(self.trainer.callback_metrics["val_loss"])
+
+    def on_train_end(self):
+        SEEN.hooks.append(self.trainer.checkpoint_callback.best_model_path)
+
+
+class AlsoReads(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        SEEN.hooks.append(trainer.callback_metrics["val_loss"].item())
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("lr_find", {"num_training": 60}), ("search", {"cost": 1.0})]
+)
+def test_a_hook_that_reads_results_which_a_test_does_not_have_is_told_of(method, options, tmp_path):
+    callbacks = OneCycle(), AlsoReads(), ModelCheckpoint(tmp_path)
+    trainer = quiet_trainer(*callbacks, max_epochs=8, enable_checkpointing=True)
+    module, data = ReadsResults(), {"val_dataloaders": loader(4)}
+    with pytest.warns(UserWarning, match="A range test and a search go on") as warned:
+        getattr(Tuner(trainer), method)(module, loader(12), **data, **options)
+    told = {str(w.message).split(":")[0] for w in warned if "go on" in str(w.message)}
+    assert told == {
+        "ReadsResults.on_train_epoch_end raised KeyError",
+        "ReadsResults.on_train_end raised AttributeError",
+        "AlsoReads.on_train_epoch_end raised KeyError",
+    }
+    SEEN.hooks.clear()
+    trainer.fit(module, loader(12), **data)
+    assert len(SEEN.hooks) == 17
+
+
+def test_a_test_leaves_what_there_is_to_say_of_the_optimizer_to_the_training(told):
+    module = Scripted(optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    trainer = quiet_trainer(OneCycle(), max_epochs=8)
+    Tuner(trainer).search(module, loader(12))
+    assert told() == []
+    trainer.fit(module, loader(12))
+    assert told() == ["The schedule of SGD: momentum is not cycled, because its momentum is 0."]
+
+
+class LooksAtValidationData(Scripted):
+    """Keeps some of them to draw, as a training that validates lets it."""
+
+    def validation_step(self, batch, batch_idx):
+        raise AssertionError("a test that does not validate")
+
+    def on_train_start(self):
+        self.kept = self.trainer.val_dataloaders.dataset[:2]
+        SEEN.hooks.append((len(self.kept), self.trainer.num_val_batches))
+
+
+def test_a_module_finds_the_validation_data_in_a_test_that_does_not_validate():
+    Tuner(quiet_trainer()).lr_find(
+        LooksAtValidationData(), loader(12), val_dataloaders=loader(4), num_training=9
+    )
+    assert SEEN.hooks == [(2, [4])]

@@ -19,6 +19,7 @@ _VALIDATION_LOSSES = (
     "validation/loss",
     "loss",
 )
+_TRAINING_LOSSES = ("train_loss", "train/loss", "training_loss", "training/loss", "loss")
 
 
 def loss_in(outputs: Any) -> Tensor | None:
@@ -50,21 +51,45 @@ def validation_losses(returned: list[Tensor], logged: list[Mapping[str, Any]]) -
     Raises:
         MisconfigurationException: If it is not clear which it is.
     """
-    found: dict[str, list[Tensor]] = {}
-    for of_loader in logged:
-        for name, value in of_loader.items():
-            name = name.split("/dataloader_idx_")[0].removesuffix("_epoch")
-            if "loss" in name.lower() and not name.endswith("_step"):
-                found.setdefault(name, []).append(torch.as_tensor(value).detach())
+    found = _losses_in(logged)
     for name in _VALIDATION_LOSSES:
         if name in found:
             return found[name]
-    if returned:
-        return returned
+    return returned or _the_only(found, "validation_step", "val_loss")
+
+
+def training_loss(logged: list[Mapping[str, Any]]) -> Tensor | None:
+    """Return what a ``training_step`` that returns no loss has logged as one, or None.
+
+    Args:
+        logged: The name and the value of each call.
+
+    Raises:
+        MisconfigurationException: If it is not clear which it is.
+    """
+    found = _losses_in(logged)
+    for name in _TRAINING_LOSSES:
+        if name in found:
+            return found[name][-1]
+    return next(iter(_the_only(found, "training_step", "train_loss")), None)
+
+
+def _losses_in(logged: list[Mapping[str, Any]]) -> dict[str, list[Tensor]]:
+    """Return what was logged under each name with ``loss`` in it."""
+    found: dict[str, list[Tensor]] = {}
+    for values in logged:
+        for name, value in values.items():
+            name = name.split("/dataloader_idx_")[0].removesuffix("_epoch")
+            if "loss" in name.lower() and not name.endswith("_step"):
+                found.setdefault(name, []).append(torch.as_tensor(value).detach())
+    return found
+
+
+def _the_only(found: dict[str, list[Tensor]], step: str, name: str) -> list[Tensor]:
     if len(found) > 1:
         raise MisconfigurationException(
-            f"Several losses are logged: {', '.join(sorted(found))}. Let validation_step return"
-            " it, or log it as val_loss."
+            f"Several losses are logged: {', '.join(sorted(found))}. Let {step} return it, or log"
+            f" it as {name}."
         )
     return next(iter(found.values()), [])
 

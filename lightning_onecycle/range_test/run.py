@@ -194,8 +194,11 @@ def _filter_callbacks_of(module: LightningModule, left_out: list[Callback]) -> N
         """Return the module's callbacks that take part, and list the others."""
         callbacks = configure()
         callbacks = list(callbacks) if isinstance(callbacks, Sequence) else [callbacks]
-        # As in any fit, they take the places of the trainer's own of the same type.
+        # As in any fit, they take the places of the trainer's own of the same type: here without a
+        # word, since in a fit that is under way those are the module's, too.
         brought = {type(callback) for callback in callbacks}
+        trainer: Any = module.trainer
+        trainer.callbacks = [each for each in trainer.callbacks if type(each) not in brought]
         left_out[:] = [callback for callback in left_out if type(callback) not in brought]
         left_out.extend(callback for callback in callbacks if not _takes_part(callback))
         return [callback for callback in callbacks if _takes_part(callback)]

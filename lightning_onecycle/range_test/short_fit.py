@@ -23,12 +23,18 @@ from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
 from lightning_onecycle.range_test.loops import loop_for
-from lightning_onecycle.range_test.losses import loss_in, mean_over_ranks
-from lightning_onecycle.range_test.step_errors import guarded
+from lightning_onecycle.range_test.losses import loss_in, mean_over_ranks, training_loss
+from lightning_onecycle.range_test.step_errors import excused, guarded
 from lightning_onecycle.scheduler import ScheduleLR
 
 _MOST_EPOCHS_WITHOUT_A_STEP = 100
 _MOST_STEPS_WITHOUT_A_LOSS = 10
+
+
+class _Quiet(ScheduleLR):
+    """Says nothing: what there is to say, the schedule of the training says."""
+
+    _tells = False
 
 
 class ShortFit(Callback):
@@ -71,6 +77,8 @@ class ShortFit(Callback):
         self.failed = ""
         self.val_window: list[Tensor] = []
         self._window: list[Tensor] = []
+        self._heard: list[Mapping[str, Any]] = []
+        self._hears = False
         self._taken = self._taken_before_epoch = self._idle_epochs = 0
         self._scheduler: ScheduleLR | None = None
         self._went_back = self._reached_optimizer = False
@@ -140,7 +148,7 @@ class ShortFit(Callback):
         ]
         # Before the scheduler's own hook, which writes the values of the next step.
         _groups.with_hooks(optimizer).register_step_post_hook(self._check_step)
-        self._scheduler = ScheduleLR(optimizer, schedule, self.num_training, max_lr=peaks)
+        self._scheduler = _Quiet(optimizer, schedule, self.num_training, max_lr=peaks)
         for name in ("training_step", "validation_step"):
             step = guarded(
                 getattr(pl_module, name),
@@ -151,6 +159,18 @@ class ShortFit(Callback):
                 diverged=partial(self._step_failed, trainer, name),
             )
             setattr(pl_module, name, step)
+        log = pl_module.log
+
+        def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+            """Keep a value that a step logs, and log it."""
+            if self._hears and isinstance(value, (Tensor, float)):
+                self._heard.append({name: torch.as_tensor(value).detach().float().mean()})
+            log(name, value, *args, **kwargs)
+
+        pl_module.log = heard  # type: ignore[method-assign] # of a copy
+        for owner in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
+            for name in ("on_train_epoch_end", "on_train_end"):
+                setattr(owner, name, excused(getattr(owner, name)))
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:
@@ -212,11 +232,20 @@ class ShortFit(Callback):
 
     # ---- recording --------------------------------------------------------------------------
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Hear what a step logs that may return nothing."""
+        self._hears = not pl_module.automatic_optimization
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect the loss, and where the optimizer has stepped, record its mean."""
         loss = loss_in(outputs)
+        if self._hears:
+            self._hears, heard, self._heard = False, self._heard, []
+            loss = training_loss(heard) if loss is None else loss
         if self.failed:
             loss = torch.tensor(math.nan, device=pl_module.device)
         if loss is not None:
@@ -248,7 +277,8 @@ class ShortFit(Callback):
         if not self.lrs and taken >= min(_MOST_STEPS_WITHOUT_A_LOSS, self.num_training):
             raise MisconfigurationException(
                 f"An LR range test needs losses, and there is none after {taken} steps: let"
-                f" {type(pl_module).__name__}'s training_step return the loss."
+                f" {type(pl_module).__name__}'s training_step return the loss, or log it as"
+                " train_loss."
             )
         if self.bar is not None:
             text = "" if loss is None else f", loss {loss:.3g}"

@@ -1,4 +1,7 @@
-"""Errors of a step that are a divergence: distributions refuse NaN, a matrix becomes singular."""
+"""Errors by which a test does not fail: those of a divergence, and of hooks after an epoch.
+
+Distributions refuse NaN, a matrix becomes singular. A hook reads what a validation has logged.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
+
+_RAISED = (MisconfigurationException, torch.cuda.OutOfMemoryError)
 
 
 def guarded(
@@ -38,7 +44,7 @@ def guarded(
         """Run the step; after a divergence, run it with the weights of the start."""
         try:
             return step(*args, **kwargs)
-        except (MisconfigurationException, torch.cuda.OutOfMemoryError):
+        except _RAISED:
             raise
         except Exception as error:
             if not may_diverge() or not _raises(type(error), step, *args, **kwargs):
@@ -73,3 +79,30 @@ def _give_weights(giver: nn.Module | None, taker: nn.Module) -> None:
             given, taken = of_both[0][name], of_both[1][name]
             if not nn.parameter.is_lazy(given) and given.shape == taken.shape:
                 taken.copy_(given)
+
+
+def excused(hook: Callable[..., None]) -> Callable[..., None]:
+    """Return a hook of which an error is a warning.
+
+    At the end of an epoch or of a training, a hook may read the results of a validation or the path
+    of a checkpoint, and there is none.
+
+    Args:
+        hook: A method of a module or a callback.
+    """
+
+    @functools.wraps(hook)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        """Call the hook."""
+        try:
+            hook(*args, **kwargs)
+        except _RAISED:
+            raise
+        except Exception as error:
+            # The same text in each test of a search: Python shows it once.
+            rank_zero_warn(
+                f"{hook.__qualname__} raised {type(error).__name__}: {error}. A range test and a"
+                " search go on: they validate less often than the training, and save nothing."
+            )
+
+    return wrapped

@@ -71,9 +71,13 @@ class RangeTest(ShortFit):
         self._told_epochs = False
 
     def prepare(self, trainer: Trainer) -> None:
-        """Give the trainer loops that end with the test, and validation as the test wants it."""
+        """Give the trainer loops that end with the test, and validation as the test wants it.
+
+        Without validation the loaders are there all the same, for code that looks at them.
+        """
         super().prepare(trainer)
-        trainer.limit_val_batches = self.val_batches
+        if self.val_batches:
+            trainer.limit_val_batches = self.val_batches
 
     def curve(self) -> LRCurve:
         """Return what was measured."""

@@ -103,8 +103,6 @@ class ProbeFit(ShortFit):
         self.judged_by = BY_TRAINING
         self.half: list[float] = []
         self.scores: list[float] = []
-        self._heard: list[Mapping[str, Any]] = []  # what validation_step logs
-        self._hears = False
 
     def lay(self, trainer: Trainer, optimizer: Optimizer) -> tuple[Schedule, Any]:
         """Return the schedule of the training, and the peak."""
@@ -182,19 +180,6 @@ class ProbeFit(ShortFit):
             self.stop(trainer, "behind after half of the steps")
 
     # ---- what validation_step logs ------------------------------------------------------------
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Install the schedule, and hear what the module logs."""
-        super().on_fit_start(trainer, pl_module)
-        log = pl_module.log
-
-        def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            """Keep a value that the module logs, and log it."""
-            if self._hears and isinstance(value, (Tensor, float)):
-                self._heard.append({name: torch.as_tensor(value).detach().float().mean()})
-            log(name, value, *args, **kwargs)
-
-        pl_module.log = heard  # type: ignore[method-assign] # of a copy
 
     def on_validation_batch_start(
         self,

@@ -15,6 +15,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "deeptab": (TORCH, "deeptab==2.1.0"),
     "gluonts": (TORCH, "gluonts[torch]==0.17.0"),
     "matgl": (TORCH, "matgl==4.1.2"),
+    "mlcolvar": (TORCH, "mlcolvar==1.3.1"),
+    "neural_amp_modeler": (TORCH, "neural-amp-modeler==0.13.0"),
     "neuralforecast": (TORCH, "neuralforecast==3.3.0"),
     "neuralprophet": (TORCH, "pandas<3", "neuralprophet==0.9.0"),
     "pina_mathlab": (TORCH, "pina-mathlab==0.3.2.post2610"),
