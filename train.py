@@ -241,7 +241,9 @@ def run(cfg: DictConfig, directory: Path) -> float | None:
     try:
         trainer.fit(task, data, ckpt_path=directory / CHECKPOINT if cfg.resume else None)
         if was_over and not record.has_begun:
-            rank_zero_only(log.info)("nothing is left to train, so other options have no effect")
+            rank_zero_only(log.info)(
+                "nothing is left to train: give a larger trainer.max_epochs to go on"
+            )
             return say_it_is_over(directory)
         trainer.test(task, data, verbose=False)
     finally:

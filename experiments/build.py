@@ -32,6 +32,7 @@ BOOLEANS = (
     "trainer.enable_model_summary",
     "lr_find.allow_differences",
 )
+OTHER_KEYS = ("seed", "resume", "budget", "lr_scaling", "task", "experiment")
 GROUPS = ("schedule", "optimizer", "model", "data", "trainer", "callbacks", "logger", "lr_find")
 # The least of whole numbers is 1; what else they may be.
 WHOLE = {
@@ -68,6 +69,9 @@ def check(cfg: DictConfig) -> None:
     for key in GROUPS:
         if OmegaConf.select(cfg, key) is None:
             raise UsageError(f"{key} must be an option of its group, got none: see --help")
+    for key in cfg.keys() - {*GROUPS, *OTHER_KEYS, "hydra"}:
+        peak = " The peak is optimizer.lr." if key in ("max_lr", "lr") else ""
+        rank_zero_warn(f"train.py does not read the key {key}: see --help.{peak}")
     trainer = cfg.trainer
     try:
         rule = "a whole number from 0 to 2**32 - 1"

@@ -101,6 +101,8 @@ def arguments_for_hydra(arguments: list[str]) -> list[str]:
         if not needed.is_file():
             has_begun = (record / "overrides.yaml").is_file()
             hint = f". Give {from_the_start(directory)}" if has_begun else ""
+            if (directory / "multirun.yaml").is_file():
+                hint = f". It is a sweep's: give the sweep's command with hydra.sweep.dir={name}"
             sys.exit(
                 f"train.py: resume must be the directory of a run that has saved a checkpoint, got"
                 f" {name!r}: there is no {needed}{hint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -42,12 +43,15 @@ def peak(max_lr: Any) -> Any:
         suggestion = max_lr.suggest()
         if suggestion.lr is None:
             raise ValueError(
-                f"max_lr must have a suggestion, got none: {suggestion.reason}. Leave max_lr out to"
-                " train at the optimizer's lr"
+                f"max_lr must suggest a peak, got none: {suggestion.reason}. Without max_lr the fit"
+                " trains at the optimizer's lr"
             )
         return float(suggestion.lr)
+    if isinstance(max_lr, str):
+        rule = "a number, a list of numbers, a curve or a search"
+        raise ValueError(f"max_lr must be {rule}, got the text {max_lr!r}")
     max_lr = getattr(max_lr, "tolist", lambda: max_lr)()  # of an array or a tensor
-    if isinstance(max_lr, Sequence) and not isinstance(max_lr, str):
+    if isinstance(max_lr, Sequence):
         return [number(f"max_lr[{i}]", lr, "> 0", lambda v: v > 0) for i, lr in enumerate(max_lr)]
     return None if max_lr is None else number("max_lr", max_lr, "> 0", lambda v: v > 0)
 
@@ -60,12 +64,22 @@ def choice(name: str, value: T, options: tuple[T, ...]) -> T:
 
 
 def refuse_unknown_arguments(
-    owner: str, given: Mapping[str, Any], function: Callable[..., Any]
+    owner: Callable[..., Any], given: Mapping[str, Any], function: Callable[..., Any]
 ) -> None:
-    """Raise ``TypeError`` if ``owner`` was given an argument that ``function`` does not have."""
-    names = list(signature(function).parameters)
-    unknown = [name for name in given if name not in names]
-    if unknown:
-        raise TypeError(
-            f"{owner} has no argument {', '.join(unknown)}; there are {', '.join(names)}"
-        )
+    """Raise ``TypeError`` if ``given``, which goes to ``function``, has an unknown argument.
+
+    Args:
+        owner: The class or function that was called. The message has its arguments too.
+        given: Its keyword arguments, without those that it has by name.
+        function: What takes them.
+    """
+    of_owner = signature(owner).parameters.values()
+    own = [p.name for p in of_owner if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    names = list(dict.fromkeys([*own, *signature(function).parameters]))
+    for name in given:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f" Do you mean {near[0]}?" if near else ""
+            raise TypeError(
+                f"{owner.__name__} has no argument {name}.{hint} There are {', '.join(names)}."
+            )

@@ -340,7 +340,7 @@ class OneCycle(ScheduleCallback):
         own_schedulers: Literal["replace", "refuse"] = "replace",
         **one_cycle_arguments: Any,
     ) -> None:
-        refuse_unknown_arguments("OneCycle", one_cycle_arguments, one_cycle)
+        refuse_unknown_arguments(OneCycle, one_cycle_arguments, one_cycle)
         super().__init__(
             one_cycle(**one_cycle_arguments),
             total_steps=total_steps,

@@ -349,7 +349,7 @@ def test_peaks(max_lr, peaks):
     ("make", "error", "message"),
     [
         (lambda: OneCycle(-1.0), ValueError, "max_lr must be > 0, got -1.0"),
-        (lambda: OneCycle("0.1"), ValueError, "max_lr must be > 0, got '0.1'"),
+        (lambda: OneCycle("0.1"), ValueError, "max_lr must be a number, .* got the text '0.1'"),
         (lambda: OneCycle([0.1, 0.0]), ValueError, r"max_lr\[1\] must be > 0, got 0.0"),
         (lambda: OneCycle(total_steps=0), ValueError, "total_steps must be a whole number >= 1"),
         (lambda: OneCycle(budget="epochs"), ValueError, "budget must be one of 'steps', 'time'"),
@@ -734,7 +734,7 @@ def test_a_curve_is_a_peak_or_the_reason_why_not():
     rates = [10 ** (k / 2 - 5) for k in range(11)]
     curve = LRCurve(rates, [2.3, 2.3, 2.3, 2.3, 2.2, 1.8, 1.2, 0.9, 0.8, 1.9, 9.0])
     assert OneCycle(max_lr=curve).max_lr == curve.suggestion()
-    with pytest.raises(ValueError, match="max_lr must have a suggestion, got none: 3 finite"):
+    with pytest.raises(ValueError, match="max_lr must suggest a peak, got none: 3 finite"):
         OneCycle(max_lr=LRCurve((0.01, 0.1, 1.0), (2.3, 2.3, 2.3)))
 
 
@@ -850,8 +850,8 @@ def test_total_steps_that_are_not_those_of_the_fit_are_told(told, total, says):
 
 
 def test_arguments_of_others_are_refused_by_name():
-    rule = "OneCycle has no argument anneal_strategy; there are pct_start, "
+    rule = "OneCycle has no argument anneal_strategy. There are max_lr, "
     with pytest.raises(TypeError, match=rule):
         OneCycle(anneal_strategy="cos")
-    with pytest.raises(TypeError, match="LRFinder has no argument num_training_steps; there are"):
+    with pytest.raises(TypeError, match=r"_steps\. Do you mean num_training\?"):
         LRFinder(num_training_steps=100)

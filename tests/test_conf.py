@@ -182,6 +182,11 @@ def test_keys_of_a_range_test_are_told_of_where_there_is_none():
         check(composed("lr_find.min_lr=1e-3"))
 
 
+def test_keys_that_nothing_reads_are_told_of():
+    with pytest.warns(UserWarning, match="does not read the key max_lr.*is optimizer.lr"):
+        check(composed("+max_lr=1"))
+
+
 @pytest.mark.parametrize("name", options("logger"))
 def test_a_logger_is_one_of_lightnings(name):
     loggers = composed(f"logger={name}").logger

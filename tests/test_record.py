@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from conftest import Tiny, loader, quiet_trainer
 from lightning_onecycle import BatchSizeSchedule, Diverged, OneCycle, RunRecord, Sharpness
 from lightning_onecycle.report import read_result, record_failure
-from lightning_onecycle.report.record import RUNNING, is_complete
+from lightning_onecycle.report.record import RUNNING, STARTING, is_complete
 
 FACTS = {"schedule": "onecycle", "seed": 3, "batch_size": 4}
 
@@ -185,6 +185,13 @@ def test_a_resume_that_fails_leaves_the_result_as_it_was(tmp_path):
     with pytest.raises(Exception, match=r"."):
         train(path, max_epochs=2, ckpt_path=tmp_path / "last.ckpt")
     assert read(path) == first
+
+
+def test_a_job_that_is_to_continue_and_gives_no_checkpoint_says_so(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"status": "interrupted", "reason": STARTING, "steps": 3}))
+    with pytest.warns(UserWarning, match="starts again: 3 steps are in its checkpoint"):
+        train(path)
 
 
 def test_a_damaged_result_does_not_stand_in_the_way(tmp_path):

@@ -217,7 +217,8 @@ def test_a_metric_that_no_run_has_is_refused(sweep: Path) -> None:
 
 def test_without_the_usual_metric_it_says_what_there_is(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {}, {"metrics": {"val_f1": 0.5}})
-    assert "No completed run has val/acc; there are val_f1." in read_table(tmp_path).to_markdown()
+    text = read_table(tmp_path).to_markdown()
+    assert "No completed run has val/acc. The runs have val_f1: `python -m" in text
     assert "| 0.5000" in read_table(tmp_path, metric="val_f1").to_markdown()
 
 

@@ -169,7 +169,7 @@ def test_each_group_has_its_peak(max_lr, peaks):
         (0, "max_lr must be > 0, got 0"),
         (-0.1, "max_lr must be > 0, got -0.1"),
         (math.nan, "max_lr must be > 0, got nan"),
-        ("0.1", "max_lr must be > 0, got '0.1'"),
+        ("0.1", "max_lr must be a number, .* got the text '0.1'"),
         ([0.1, 0.2], "max_lr must have one value for each of the 1 parameter groups"),
         ([-1.0], r"max_lr\[0\] must be > 0, got -1.0"),
     ],

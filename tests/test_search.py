@@ -847,7 +847,7 @@ def test_a_search_says_beforehand_what_it_costs_and_shows_a_progress_bar(said, c
     search(cost=0.8, trainer=trainer)
     (line,) = [line for line in said() if line.startswith("The search takes")]
     assert line == (
-        "The search takes at most 80 steps, 0.8 times the training's 100. A range test takes up to"
+        "The search takes at most 80 steps, 0.8 times the training's 100: a range test of up to"
         " 20, then about 3 short trainings of 20."
     )
     assert "search" in capsys.readouterr().err
@@ -861,7 +861,7 @@ def test_a_schedule_takes_the_peak_of_a_search():
     assert OneCycle(max_lr=found).max_lr == found.suggestion()
     curve = LRCurve((0.01, 0.1), (1.0, 0.5))
     none = Search(curve, (made(0.1, math.inf, stopped="loss not finite"),))
-    with pytest.raises(ValueError, match="must have a suggestion, got none: no training of 50"):
+    with pytest.raises(ValueError, match="must suggest a peak, got none: no training of 50"):
         OneCycle(max_lr=none)
 
 

@@ -33,7 +33,7 @@ def scale_batch_size(fit: UserFit, dataloaders: Any, arguments: dict[str, Any]) 
         "datamodule": datamodule,
     }
     tuner: Any = class_for(LightningTuner, trainer)
-    refuse_unknown_arguments("scale_batch_size", arguments, tuner.scale_batch_size)
+    refuse_unknown_arguments(tuner.scale_batch_size, arguments, tuner.scale_batch_size)
     with isolated(trainer, model, [*data.values()], keep_callback=lambda _: False) as copied:
         # Lightning saves the module to a file and restores it. A copy needs neither.
         trainer.save_checkpoint = _nothing  # type: ignore[method-assign]

@@ -92,7 +92,7 @@ class LRFinder(Callback):
                 f"with a curve there is no test, got {', '.join(lr_find_arguments)}: give one of"
                 " the two"
             )
-        refuse_unknown_arguments("LRFinder", lr_find_arguments, checked)
+        refuse_unknown_arguments(LRFinder, lr_find_arguments, checked)
         for_test = checked(**lr_find_arguments)
         num_training = lr_find_arguments.get("num_training")
         self._options = search_options(search if is_cost else 1.0, None, for_test, num_training)
@@ -195,8 +195,8 @@ class LRFinder(Callback):
         if len(found) != 1 or callbacks.index(found[0]) < callbacks.index(self):
             problem = "it stands before" if len(found) == 1 else f"there are {len(found)}"
             raise MisconfigurationException(
-                "LRFinder needs one ScheduleCallback (or OneCycle) after it in the trainer's"
-                f" callbacks, which trains at the peak, and {problem}."
+                "LRFinder needs one OneCycle (or ScheduleCallback) after it in the trainer's"
+                f" callbacks, and {problem}. Give callbacks=[LRFinder(), OneCycle()]."
             )
         return found[0]
 

@@ -141,8 +141,8 @@ class RangeTest(ShortFit):
             if self.bar is not None:
                 self.bar.clear()  # the message gets a line of its own
             rank_zero_info(
-                f"The LR range test has more epochs than the training (max_epochs={last}): code"
-                " that reads current_epoch sees epochs that the training never reaches."
+                f"The LR range test takes more epochs than the training, which has {last}. That"
+                " matters only to code that reads current_epoch."
             )
 
     # ---- recording --------------------------------------------------------------------------

@@ -199,7 +199,7 @@ class Tuner:
             >>> search.total_steps, search.steps <= 64, len(search.probes) > 1
             (64, True, True)
         """
-        refuse_unknown_arguments("search", lr_find_arguments, checked)
+        refuse_unknown_arguments(self.search, lr_find_arguments, checked)
         for_test = checked(schedule=schedule, **lr_find_arguments)
         num_training = lr_find_arguments.get("num_training")
         options = search_options(cost, file, for_test, num_training, weight_decays, momenta)

@@ -187,7 +187,10 @@ def _order(table: Table) -> str:
     if not known:
         return ""
     if not any(metric in known for metric in (table.metric, *_METRICS)):
-        return f"No completed run has {table.metric}; there are {', '.join(known)}."
+        return (
+            f"No completed run has {table.metric}. The runs have {', '.join(known)}:"
+            " `python -m lightning_onecycle.report DIRECTORY --metric NAME` shows one."
+        )
     better = "lowest" if table.lowest else "highest"
     first = f"; {better} {table.metric} first" if table.metric in known else ""
     return f"Means over the completed runs ± sample standard deviation{first}."

@@ -95,6 +95,13 @@ class RunRecord(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write that the run has begun."""
+        if trainer.ckpt_path is None and self.path.is_file():
+            earlier = read_result(self.path)
+            if earlier.get("reason") == STARTING and earlier.get("steps"):
+                rank_zero_warn(
+                    f"The run starts again: {earlier['steps']} steps are in its checkpoint, and"
+                    " Trainer.fit was given none. Give it as ckpt_path to continue."
+                )
         self._started = time.monotonic()
         self._update(trainer, "interrupted", RUNNING)
 

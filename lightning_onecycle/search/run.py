@@ -207,8 +207,8 @@ def _announcement(planned: Plan, cost: float, budget: int, total: int) -> str:
     after = [f"then about {of.probes} short trainings of {of.length:,}" for of in planned.rounds]
     then = ", ".join(after) or "and no short training, which does not fit in"
     return (
-        f"The search takes at most {budget:,} steps, {cost:.3g} times the training's {total:,}. A"
-        f" range test takes up to {planned.range_test:,}, {then}."
+        f"The search takes at most {budget:,} steps, {cost:.3g} times the training's {total:,}: a"
+        f" range test of up to {planned.range_test:,}, {then}."
     )
 
 

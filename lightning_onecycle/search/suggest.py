@@ -9,7 +9,7 @@ from lightning_onecycle.range_test.suggest import Suggestion
 from lightning_onecycle.search.plan import next_peak, part_of_peak
 from lightning_onecycle.search.probe import Probe, best_of, lowest_as_good, of_length
 
-_NOTABLE = 0.02  # over-fitting that the reason mentions
+_NOTABLE = 0.005  # over-fitting that the reason mentions
 _SAME = 10.0**0.1  # a factor between peaks that are the same
 
 

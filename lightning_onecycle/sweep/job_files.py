@@ -120,11 +120,14 @@ def refuse_other_options(directory: Path, name: str, overrides: Sequence[str]) -
     has_run = (directory / RESULT).is_file() or (directory / CHECKPOINT).is_file()
     if earlier == given or not has_run:
         return
-    rule = "hydra.sweep.dir must be a new directory for a sweep with other options, got that of one"
+    rule = (
+        "not run, because hydra.sweep.dir must be a new directory for a sweep with other options,"
+        f" got that of one whose {name}"
+    )
     if earlier is None:
-        raise JobFailed(f"{rule} whose {name} has run, and nothing there says with what options")
+        raise JobFailed(f"{rule} has run, and nothing there says with what options")
     restore_record(directory, _given(directory) or [])
-    raise JobFailed(f"{rule} whose {name} {difference(earlier, given)}")
+    raise JobFailed(f"{rule} {difference(earlier, given)}")
 
 
 def restore_record(directory: Path, overrides: Sequence[str]) -> None:
