@@ -191,7 +191,7 @@ def test_says_how_to_get_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"total_steps": 0}, "total_steps must be a whole number >= 1, got 0"),
         ({"total_steps": 10, "max_lr": 0}, "max_lr must be > 0, got 0"),
-        ({"total_steps": 10, "max_lr": "0.1"}, "max_lr must be a number, .* got the text '0.1'"),
+        ({"total_steps": 10, "max_lr": "0.1"}, "max_lr must be > 0, got '0.1'"),
     ],
 )
 def test_refuses_a_bad_value(arguments: dict[str, Any], message: str) -> None:

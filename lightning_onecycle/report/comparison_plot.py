@@ -65,7 +65,9 @@ def plot_comparison(table: Table) -> Figure | None:
         if tag != "lr":
             _look_closer(ax, [curves[run.job] for run in table.runs if run.completed])
         _dress(ax)
-    panels[-1].set_xlabel("optimizer step")
+    has_bands = any(len(group.completed) > 1 for group in table.groups)
+    of_runs = " (lines: means of the runs, bands: lowest to highest)" if has_bands else ""
+    panels[-1].set_xlabel(f"optimizer step{of_runs}")
     rows = _legend(figure, table)
     figure.set_figheight(0.7 + 0.17 * rows + 2.7 * len(tags))
     return figure
