@@ -32,7 +32,7 @@ def isolated(
     data: Iterable[Any] = (),
     *,
     keep_callback: Callable[[Callback], bool] = lambda _: True,
-    told: set[int] | None = None,
+    told: set[Any] | None = None,
 ) -> Iterator[LightningModule]:
     """Yield a copy of ``module`` that the trainer may ``fit`` without leaving a trace.
 

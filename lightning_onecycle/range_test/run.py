@@ -95,7 +95,7 @@ class UserFit:
         val_dataloaders: See there.
         datamodule: See there.
         data_is_ready: Whether the data are prepared and set up, by a fit that is under way.
-        told: Ids of the iterators in the data that were told of: a search has several short fits.
+        told: What was told of, such as ids of iterators in the data: a search has several fits.
     """
 
     trainer: Trainer
@@ -104,7 +104,7 @@ class UserFit:
     val_dataloaders: Any
     datamodule: LightningDataModule | None
     data_is_ready: bool = False
-    told: set[int] = field(default_factory=set)
+    told: set[Any] = field(default_factory=set)
 
     def without_trace(self, short_fit: ShortFit) -> None:
         """Let a copy of the model take the steps of ``short_fit``, which then holds the result.
@@ -115,6 +115,7 @@ class UserFit:
         trainer, datamodule = self.trainer, self.datamodule
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         short_fit.left_out = [callback for callback in callbacks if not _takes_part(callback)]
+        short_fit.told = self.told
         model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile
         short_fit.original = model
         data = (self.train_dataloaders, self.val_dataloaders, datamodule)

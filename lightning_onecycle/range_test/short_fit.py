@@ -51,6 +51,7 @@ class ShortFit(Callback):
         weight_decay: That of the group with the largest; the others keep their ratio to it. None:
             the optimizer's own.
         left_out: Callbacks of the training that take no part.
+        told: What there was a warning about, in this short fit or in one before it.
         original: What the trained module is a copy of.
         attempted: Optimizer steps, with those that a gradient scaler skipped.
         stopped: Why the fit ended, and empty until then.
@@ -66,6 +67,7 @@ class ShortFit(Callback):
         self.num_training, self.bar = num_training, bar
         self.weight_decay: float | None = None
         self.left_out: list[Any] = []
+        self.told: set[Any] = set()
         self.original: LightningModule | None = None
         self.lrs: list[float] = []
         self.losses: list[float] = []
@@ -170,7 +172,7 @@ class ShortFit(Callback):
         pl_module.log = heard  # type: ignore[method-assign] # of a copy
         for owner in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
             for name in ("on_train_epoch_end", "on_train_end"):
-                setattr(owner, name, excused(getattr(owner, name)))
+                setattr(owner, name, excused(getattr(owner, name), self.told))
 
     @contextmanager
     def callbacks_of_the_training(self, trainer: Any) -> Iterator[None]:

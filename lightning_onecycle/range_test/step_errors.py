@@ -81,7 +81,7 @@ def _give_weights(giver: nn.Module | None, taker: nn.Module) -> None:
                 taken.copy_(given)
 
 
-def excused(hook: Callable[..., None]) -> Callable[..., None]:
+def excused(hook: Callable[..., None], told: set[Any]) -> Callable[..., None]:
     """Return a hook of which an error is a warning.
 
     At the end of an epoch or of a training, a hook may read the results of a validation or the path
@@ -89,6 +89,8 @@ def excused(hook: Callable[..., None]) -> Callable[..., None]:
 
     Args:
         hook: A method of a module or a callback.
+        told: Hooks and kinds of errors for which there is no warning; gets those for which there
+            was.
     """
 
     @functools.wraps(hook)
@@ -99,10 +101,12 @@ def excused(hook: Callable[..., None]) -> Callable[..., None]:
         except _RAISED:
             raise
         except Exception as error:
-            # The same text in each test of a search: Python shows it once.
-            rank_zero_warn(
-                f"{hook.__qualname__} raised {type(error).__name__}: {error}. A range test and a"
-                " search go on: they validate less often than the training, and save nothing."
-            )
+            what = f"{hook.__qualname__} raised {type(error).__name__}"
+            if what not in told:
+                told.add(what)
+                rank_zero_warn(
+                    f"{what}: {error}. A range test and a search go on: they validate less often"
+                    " than the training, and save nothing."
+                )
 
     return wrapped
