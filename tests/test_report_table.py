@@ -687,7 +687,7 @@ def test_means_bands_and_what_stopped(curves: Path) -> None:
     assert [line[:2] for line in lines(figure, 1)] == [best[:2], stopped[:2], second[:2]]
     assert [axes.get_ylabel() for axes in figure.axes] == ["val/acc %", "learning rate"]
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
-    assert figure.axes[1].get_xlabel() == "optimizer step"
+    assert figure.axes[1].get_xlabel().startswith("optimizer step (lines: means")
     assert labels(figure) == ["onecycle: 85.00 ± 7.07", "step: 60.00"]
     assert figure.legends[0].get_title().get_text() == "schedule"
 
