@@ -224,6 +224,13 @@ def test_the_lowest_peak_that_is_as_good_as_the_best_is_taken():
     assert answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.15, -0.2)).lr == 1.0
 
 
+def test_a_search_whose_trainings_hardly_differ_says_so():
+    alike = answer(trained(1.0, 1.0, 0.2), trained(0.3, 1.05, -0.2), trained(0.1, 1.08, -0.2))
+    assert alike.lr == 0.1
+    assert alike.reason.startswith("the validation loss at 0.1, 1.08, is as good as the lowest")
+    assert "of 3 trainings of 50 steps, which hardly differ" in alike.reason
+
+
 def test_a_search_that_was_still_going_up_or_down_says_so():
     falling = [trained(1.0, 1.2, 0.2), trained(0.3, 1.0, 0.2)]
     assert answer(*falling).reason.endswith("; the cost left no room for a lower one, 0.0949")

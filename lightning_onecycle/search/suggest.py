@@ -41,6 +41,8 @@ def peak_of_round(
             f"the {judged_by} at {chosen.lr:.3g}, {chosen.loss:.4g}, is as good as the lowest,"
             f" {best.loss:.4g} at {best.lr:.3g}, {of}"
         )
+        if len(complete) > 2 and all(probe.is_as_good_as(best) for probe in complete):
+            why += ", which hardly differ"
     part = part_of_peak(chosen.length, total_steps, best.over_fit, conditions)
     return _scaled(chosen, part, best.over_fit, why)
 
