@@ -1,5 +1,7 @@
 """A fit of a few steps: it lays a schedule, records the losses, and says when to stop."""
 
+# Longer than other modules: one class has all hooks of such a fit.
+
 from __future__ import annotations
 
 import math
@@ -22,6 +24,7 @@ from lightning_onecycle._lightning import Callback
 from lightning_onecycle.callback import ScheduleCallback
 from lightning_onecycle.measure._measurement import Measurement
 from lightning_onecycle.phases import Schedule
+from lightning_onecycle.range_test.logged import Logged
 from lightning_onecycle.range_test.loops import loop_for
 from lightning_onecycle.range_test.losses import loss_in, mean_over_ranks, training_loss
 from lightning_onecycle.range_test.step_errors import excused, guarded
@@ -79,10 +82,9 @@ class ShortFit(Callback):
         self.failed = ""
         self.val_window: list[Tensor] = []
         self._window: list[Tensor] = []
-        self._heard: list[Mapping[str, Any]] = []
-        self._hears = False
         self._taken = self._taken_before_epoch = self._idle_epochs = 0
         self._scheduler: ScheduleLR | None = None
+        self._logged: Logged | None = None
         self._went_back = self._reached_optimizer = False
 
     @abstractmethod
@@ -110,6 +112,12 @@ class ShortFit(Callback):
         """What writes the learning rate."""
         assert self._scheduler is not None
         return self._scheduler
+
+    @property
+    def logged(self) -> Logged:
+        """What the steps log."""
+        assert self._logged is not None
+        return self._logged
 
     @property
     def schedule_callbacks(self) -> list[ScheduleCallback]:
@@ -161,15 +169,7 @@ class ShortFit(Callback):
                 diverged=partial(self._step_failed, trainer, name),
             )
             setattr(pl_module, name, step)
-        log = pl_module.log
-
-        def heard(name: str, value: Any, *args: Any, **kwargs: Any) -> None:
-            """Keep a value that a step logs, and log it."""
-            if self._hears and isinstance(value, (Tensor, float)):
-                self._heard.append({name: torch.as_tensor(value).detach().float().mean()})
-            log(name, value, *args, **kwargs)
-
-        pl_module.log = heard  # type: ignore[method-assign] # of a copy
+        self._logged = Logged(pl_module)
         for owner in (pl_module, *trainer.callbacks):  # type: ignore[attr-defined]
             for name in ("on_train_epoch_end", "on_train_end"):
                 setattr(owner, name, excused(getattr(owner, name), self.told))
@@ -238,16 +238,16 @@ class ShortFit(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Hear what a step logs that may return nothing."""
-        self._hears = not pl_module.automatic_optimization
+        self.logged.is_open = not pl_module.automatic_optimization
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Collect the loss, and where the optimizer has stepped, record its mean."""
         loss = loss_in(outputs)
-        if self._hears:
-            self._hears, heard, self._heard = False, self._heard, []
-            loss = training_loss(heard) if loss is None else loss
+        if self.logged.is_open:
+            self.logged.is_open, logged = False, self.logged.take()
+            loss = training_loss(logged) if loss is None else loss
         if self.failed:
             loss = torch.tensor(math.nan, device=pl_module.device)
         if loss is not None:

@@ -157,8 +157,7 @@ class ProbeFit(ShortFit):
             return
         self.validation_due = False
         returned, self.val_window = self.val_window, []
-        heard, self._heard = self._heard, []
-        scores = gathered(trainer, validation_losses(returned, heard))
+        scores = gathered(trainer, validation_losses(returned, self.logged.take()))
         if not scores:  # logged by something else than validation_step
             loss = mean_over_ranks(trainer, validation_losses([], logged))
             scores = [] if loss is None else [loss]
@@ -190,7 +189,7 @@ class ProbeFit(ShortFit):
         dataloader_idx: int = 0,
     ) -> None:
         """Hear what the module logs from here on."""
-        self._hears = True
+        self.logged.is_open = True
 
     def on_validation_batch_end(
         self,
@@ -202,7 +201,7 @@ class ProbeFit(ShortFit):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect the loss that ``validation_step`` returns, if it does."""
-        self._hears = False
+        self.logged.is_open = False
         super().on_validation_batch_end(
             trainer, pl_module, outputs, batch, batch_idx, dataloader_idx
         )
